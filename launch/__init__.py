@@ -1,0 +1,1 @@
+"""Command line programs, started with python -m launch.NAME."""

@@ -1,1 +1,9 @@
-"""models."""
+"""Image models in linen: init(key, images) and apply(variables, images)."""
+
+from effjax.models import layers
+from effjax.models.cnn import CNN
+from effjax.models.mobilenet import MobileNetV1
+from effjax.models.resnet import ResNet
+from effjax.models.zoo import MODELS, build
+
+__all__ = ["CNN", "MODELS", "MobileNetV1", "ResNet", "build", "layers"]

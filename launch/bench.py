@@ -1,0 +1,114 @@
+"""Measure the speed of effjax against its peers.
+
+  python -m launch.bench
+  python -m launch.bench --only masks,models --rounds 9 --output bench.json
+
+Cases come from launch/benchmarks/{masks,training,models,imports}.py; each has
+a function `cases(quick: bool) -> list[Case]`. Candidates take turns; the table
+shows median, minimum and maximum of wall and CPU time.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+
+SUITES = ("masks", "training", "models", "imports")
+
+
+def _parse(argv):
+  parser = argparse.ArgumentParser(
+    prog="python -m launch.bench",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    "--only",
+    metavar="NAMES",
+    default="",
+    help=f"suites to run, separated by commas; of {', '.join(SUITES)}",
+  )
+  parser.add_argument(
+    "--rounds",
+    type=int,
+    default=7,
+    metavar="N",
+    help="timed runs of each candidate (default: %(default)s)",
+  )
+  parser.add_argument(
+    "--quick",
+    action="store_true",
+    help="small sizes, to see that everything runs; figures mean little",
+  )
+  parser.add_argument(
+    "--output",
+    metavar="PATH",
+    type=pathlib.Path,
+    help="also write the results as JSON",
+  )
+  args = parser.parse_args(argv)
+  args.only = [name for name in args.only.split(",") if name] or list(SUITES)
+  for name in args.only:
+    if name not in SUITES:
+      parser.error(f"no suite {name!r}; there are {', '.join(SUITES)}")
+  if args.rounds < 1:
+    parser.error(f"--rounds must be at least 1, got {args.rounds}")
+  return args
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Run the suites that are asked for and print their tables."""
+  args = _parse(argv)
+  from rich.console import Console
+
+  from launch.benchmarks import harness
+
+  # In a pipe, a table squeezed into 80 columns would cut the figures.
+  console = Console(width=None if sys.stdout.isatty() else 140)
+  report = {"versions": harness.versions(), "suites": {}}
+  versions = report["versions"]
+  console.print(
+    ", ".join(f"{k} {v or 'absent'}" for k, v in versions.items()),
+    highlight=False,
+  )
+  if versions["torch"] is None:
+    console.print(
+      "[yellow]torch is not installed: its comparisons are skipped.[/yellow]"
+    )
+  load = os.getloadavg()[0]
+  if load > 0.5:
+    console.print(
+      f"[yellow]The machine is busy (load {load:.1f}): trust CPU time more"
+      " than wall time, and ratios only roughly.[/yellow]"
+    )
+  report["load_before"] = load
+  report["limits"] = harness.machine_limits()
+  console.print(
+    "limits: read {read_gb_per_s:.1f} GB/s, float32 products"
+    " {gemm_gflop_per_s:.0f} GFLOP/s".format(**report["limits"]),
+    highlight=False,
+  )
+  for name in args.only:
+    module = f"launch.benchmarks.{name}"
+    if importlib.util.find_spec(module) is None:
+      console.print(f"[yellow]{name}: there is no {module}, skipped.[/yellow]")
+      continue
+    results = []
+    for case in importlib.import_module(module).cases(args.quick):
+      with console.status(case.name):
+        results.append(harness.measure(case, args.rounds))
+    report["suites"][name] = results
+    console.print(f"[bold]{name}[/bold], {args.rounds} rounds")
+    console.print(harness.table(results))
+  if args.output:
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"written: {args.output}")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,1 @@
+"""Benchmark cases; `python -m launch.bench` runs them."""

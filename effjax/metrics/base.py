@@ -229,8 +229,7 @@ def read(
   logits, invalid = None, jnp.zeros((), jnp.int32)
   if "logits" in arrays:
     logits = arrays["logits"].astype(jnp.float32)
-    bad = jnp.isnan(logits) & (weights != 0)[:, None]
-    invalid = jnp.sum(bad, axis=0, dtype=jnp.int32)
+    invalid = count((weights != 0).astype(jnp.int32), jnp.isnan(logits))
   bools = {
     name: positive(arrays[name])
     for name in ("predictions", "labels", "groups")

@@ -193,24 +193,27 @@ def threshold_calibration_bias(
 def _update(bins: int):
   def update(state: Reliability, **batch) -> Reliability:
     read = base.read(batch, "logits", "labels")
-    live = (read.weights != 0)[:, None]
+    attributes = read.logits.shape[1]
+    live = (read.weights != 0)[:, None] & ~jnp.isnan(read.logits)
     probability = jnp.where(live, jax.nn.sigmoid(read.logits), 0.0)
     index = jnp.floor(probability * bins)
     middle = jnp.where(probability == 1.0, 1.0, (index + 0.5) / bins)
-    columns = []
-    for b in range(bins + 1):
-      inside = index == b
-      count, positives = (
-        base.count(read.weights, mask)
-        for mask in (inside, inside & read.labels)
-      )
-      offset = jnp.where(inside, probability - middle, 0.0)
-      offset = offset * read.weights.astype(jnp.float32)[:, None]
-      columns.append((count, positives, jnp.sum(offset, axis=0)))
-    stacked = (
-      jnp.stack(column, axis=1) for column in zip(*columns, strict=True)
+    column = jnp.arange(attributes, dtype=jnp.int32)[None, :]
+    cell = 2 * column + read.labels.astype(jnp.int32)
+    cell = cell * (bins + 1) + index.astype(jnp.int32)
+    weights = jnp.broadcast_to(read.weights[:, None], cell.shape)
+
+    def total(values):
+      sums = jnp.zeros(attributes * 2 * (bins + 1), values.dtype)
+      sums = sums.at[cell].add(values, mode="promise_in_bounds")
+      return sums.reshape(attributes, 2, bins + 1)
+
+    count = total(weights)
+    offset = total((probability - middle) * weights.astype(jnp.float32))
+    new = Reliability(
+      count.sum(axis=1), count[:, 1], offset.sum(axis=1), read.invalid
     )
-    return base.add(state, Reliability(*stacked, read.invalid))
+    return base.add(state, new)
 
   return update
 

@@ -1,1 +1,1 @@
-"""io."""
+"""Reading and writing what outlives a run."""

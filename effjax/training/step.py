@@ -1,0 +1,205 @@
+"""One training step, and the same step for many models at once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from effjax.training.state import TrainState
+
+Batch = Mapping[str, Any]
+Measures = dict[str, jax.Array]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Measures]]
+Loss = Callable[..., tuple[jax.Array, tuple[Any, Measures]]]
+
+
+def make_step(
+  loss: Loss,
+  optimizer: optax.GradientTransformation,
+  *,
+  accumulate: int = 1,
+) -> Step:
+  """Make a pure training step of a loss and an optimizer.
+
+  The gradients reach the optimizer twice: as its updates and, untouched by the
+  links of a chain before, as the extra argument `grads` (the scores of
+  `pruning.prune` may need them).
+
+  Args:
+    loss: `loss(params, model_state, batch, key, train)` that returns
+      `(value, (model_state, measures))`: the mean over the batch, the new
+      batch statistics, and a dict of scalars to report.
+    optimizer: Any optax transformation.
+    accumulate: Into how many micro-batches a batch is split. Their gradients
+      and measures are averaged, which for a mean loss gives the result of the
+      whole batch up to rounding; batch statistics pass through them in order.
+
+  Returns:
+    `step(state, batch) -> (state, measures)`, to be jitted by the caller;
+    `measures` holds "loss" and what the loss reports, all float32.
+
+  Raises:
+    ValueError: If `accumulate` is less than 1 or, when the step is traced, does
+      not divide the batch.
+
+  >>> def loss(params, model_state, batch, key, train):
+  ...   return jnp.mean((params - batch["x"]) ** 2), (model_state, {})
+  >>> from effjax.training import create
+  >>> optimizer = optax.sgd(0.5)
+  >>> state = create(jax.random.key(0), jnp.zeros(()), optimizer)
+  >>> state, measures = make_step(loss, optimizer)(state, {"x": jnp.ones(4)})
+  >>> float(state.params), float(measures["loss"]), int(state.step)
+  (1.0, 1.0, 1)
+  """
+  if accumulate < 1:
+    raise ValueError(f"accumulate must be at least 1, got {accumulate}")
+  update = optax.with_extra_args_support(optimizer).update
+  value_and_grad = jax.value_and_grad(loss, has_aux=True)
+
+  def gradients(params, model_state, batch, key):
+    (value, (model_state, measures)), grads = value_and_grad(
+      params, model_state, batch, key, True
+    )
+    measures = {"loss": value, **measures}
+    measures = {k: jnp.asarray(v, jnp.float32) for k, v in measures.items()}
+    return grads, model_state, measures
+
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Measures]:
+    key = jax.random.fold_in(state.key, state.step)
+    if accumulate == 1:
+      grads, model_state, measures = gradients(
+        state.params, state.model_state, batch, key
+      )
+    else:
+      grads, model_state, measures = _accumulated(
+        gradients, state, batch, key, accumulate
+      )
+    # Optax mixes int32 counts and floats; that is not ours to forbid.
+    with jax.numpy_dtype_promotion("standard"):
+      updates, opt_state = update(
+        grads, state.opt_state, state.params, grads=grads
+      )
+    state = TrainState(
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      model_state=model_state,
+      opt_state=opt_state,
+      key=state.key,
+      position=state.position + 1,
+    )
+    return state, measures
+
+  return step
+
+
+def _accumulated(
+  gradients: Callable[..., Any],
+  state: TrainState,
+  batch: Batch,
+  key: jax.Array,
+  count: int,
+) -> tuple[Any, Any, Measures]:
+  """Average gradients and measures over micro-batches, one after another."""
+
+  def split(name: str, x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    if x.shape[0] % count:
+      raise ValueError(
+        f"accumulate={count} does not divide the batch of {x.shape[0]} in"
+        f" {name!r}"
+      )
+    # Strided, so that rows split over devices stay on their device.
+    return x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
+
+  def body(model_state, inputs):
+    micro, index = inputs
+    grads, model_state, measures = gradients(
+      state.params, model_state, micro, jax.random.fold_in(key, index)
+    )
+    return model_state, (grads, measures)
+
+  def accumulating(carry, inputs):
+    model_state, total = carry
+    model_state, new = body(model_state, inputs)
+    total = jax.tree.map(lambda t, x: t + x.astype(t.dtype), total, new)
+    return (model_state, total), None
+
+  micros = {name: split(name, x) for name, x in batch.items()}
+  inputs = (micros, jnp.arange(count))
+  first = jax.tree.map(lambda x: x[0], inputs)
+  _, shapes = jax.eval_shape(body, state.model_state, first)
+  wide = lambda dtype: jnp.promote_types(dtype, jnp.float32)
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, wide(s.dtype)), shapes)
+  (model_state, total), _ = jax.lax.scan(
+    accumulating, (state.model_state, zeros), inputs
+  )
+  grads, measures = jax.tree.map(
+    lambda t, s: (t / count).astype(s.dtype), total, shapes
+  )
+  return grads, model_state, measures
+
+
+def population(step: Step, mapping: str | None = None) -> Step:
+  """Map a step over the members of a population.
+
+  Args:
+    step: A step for one model.
+    mapping: "vmap" trains the members side by side; "map" one after the other
+      inside the same program, which is faster on the CPU, where batched
+      convolutions are slow. None chooses by the backend.
+
+  Returns:
+    The step over states and batches whose leaves have a leading member axis
+    [M, ...], see `stack`; measures have shape [M]. Every member fares as it
+    would alone.
+
+  Raises:
+    ValueError: If `mapping` is something else.
+  """
+  if mapping is None:
+    mapping = "map" if jax.default_backend() == "cpu" else "vmap"
+  if mapping == "vmap":
+    return jax.vmap(step)
+  if mapping == "map":
+    return lambda states, batches: jax.lax.map(
+      lambda member: step(*member), (states, batches)
+    )
+  raise ValueError(f'mapping must be "vmap" or "map", got {mapping!r}')
+
+
+def stack(states: Sequence[Any]) -> Any:
+  """Stack the states of several members along a new leading axis.
+
+  Args:
+    states: Trees of the same structure, shapes and dtypes.
+
+  Returns:
+    One tree whose leaves are [M, ...].
+
+  Raises:
+    ValueError: If there are none, or they differ in structure.
+  """
+  if not states:
+    raise ValueError("a population needs at least one member")
+  for number, state in enumerate(states):
+    if jax.tree.structure(state) != jax.tree.structure(states[0]):
+      raise ValueError(
+        f"member {number} of the population has another structure than member 0"
+      )
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def unstack(state: Any) -> list[Any]:
+  """Split a stacked state into the states of its members.
+
+  Args:
+    state: A tree whose leaves are [M, ...].
+
+  Returns:
+    M trees; `unstack(stack(states))` equals `states`.
+  """
+  members = jax.tree.leaves(state)[0].shape[0]
+  member = lambda index: jax.tree.map(lambda x: x[index], state)
+  return [member(index) for index in range(members)]

@@ -5,6 +5,7 @@ is one number, so a resumed run sees what an uninterrupted one would have seen.
 """
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -155,6 +156,91 @@ def _positions(
     return whole[start : start + size]
 
   return rows
+
+
+def from_source(
+  source,
+  batch_size: int,
+  *,
+  seed: int,
+  shuffle: bool = True,
+  shard: tuple[int, int] = (0, 1),
+  transform: Callable[[np.random.Generator, Mapping], Batch] | None = None,
+  threads: int = 8,
+  prefetch: int = 2,
+) -> Batches:
+  """Make batches of examples that are read one at a time, through grain.
+
+  The order is that of `from_arrays`. Batches that are taken one after another
+  are prepared ahead by threads; any other position restarts them there, with
+  the same result.
+
+  Args:
+    source: anything with `len(source)` and `source[i]`, a dict of arrays:
+      a `Source`, a TFDS data source, a grain data source.
+    batch_size: examples of a batch over all shards.
+    seed: chooses the order and the augmentation.
+    shuffle: whether to shuffle; if not, the order is that of the source.
+    shard: (index, count) of this host; count divides `batch_size`.
+    transform: function of a numpy generator and an example to a dict of
+      arrays. The generator depends on the seed and on the example's position
+      in the endless sequence only, not on shards or threads.
+    threads: threads that read and transform.
+    prefetch: batches prepared ahead; 0 reads in the caller's thread.
+
+  Returns:
+    The batches.
+
+  Raises:
+    ValueError: a batch larger than the data, or a shard that does not divide
+      the batch.
+  """
+  import grain
+
+  length = len(source)
+  size = _shard_size(batch_size, length, shard)
+  per_epoch = length // batch_size
+  rows = _positions(seed, length, batch_size, shuffle, shard)
+
+  def example(index: int) -> Mapping[str, np.ndarray]:
+    position, offset = divmod(int(index), size)
+    found = source[int(rows(position)[offset])]
+    if transform is None:
+      return found
+    place = position * batch_size + shard[0] * size + offset
+    return transform(generator(seed, 2, place), found)
+
+  # A million epochs stand for an endless sequence.
+  examples = grain.MapDataset.range(size * per_epoch * 10**6).map(example)
+  batches = examples.batch(size, drop_remainder=True)
+  if prefetch == 0:
+    return Batches(batches.__getitem__, per_epoch, size)
+  options = grain.ReadOptions(
+    num_threads=threads, prefetch_buffer_size=prefetch
+  )
+  return Batches(_Ahead(batches, options), per_epoch, size)
+
+
+class _Ahead:
+  """A function of a position that prepares the following ones meanwhile.
+
+  What it remembers (where the threads are) changes how long a call takes, not
+  what it returns.
+  """
+
+  def __init__(self, batches, options):
+    self._iterator = iter(batches.to_iter_dataset(options))
+    self._next = 0
+    self._lock = threading.Lock()
+
+  def __call__(self, position: int) -> Batch:
+    with self._lock:
+      if position != self._next:
+        self._iterator.set_state({"next_index": position})
+      self._next = -1  # unknown, if reading fails
+      batch = next(self._iterator)
+      self._next = position + 1
+      return batch
 
 
 def stack(members: Sequence[Batches]) -> Batches:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from effjax.data import archives, readers, registry
+from effjax.data import archives, celeba, readers, registry
 from effjax.data import prepared as prepared_lib
 
 
@@ -275,8 +275,16 @@ def _digits(location: Location, split: str) -> registry.Source:
   return _arrays(location, split, {"classes": readers.DIGIT_CLASSES}, arrays)
 
 
+def _celeba(location: Location, split: str) -> registry.Source:
+  record = provenance(location)
+  if location.prepared:
+    return celeba.read_prepared(location.path, split, provenance=record)
+  return celeba.read(location.files, split, provenance=record)
+
+
 READERS: dict[str, Callable[[Location, str], registry.Source]] = {
   "fashion_mnist": _fashion,
   "mnist_5k": _mnist_5k,
   "digits": _digits,
+  "celeba": _celeba,
 }

@@ -166,8 +166,7 @@ def from_source(
   shuffle: bool = True,
   shard: tuple[int, int] = (0, 1),
   transform: Callable[[np.random.Generator, Mapping], Batch] | None = None,
-  threads: int = 8,
-  prefetch: int = 2,
+  threads: int = 4,
 ) -> Batches:
   """Make batches of examples that are read one at a time, through grain.
 
@@ -185,8 +184,8 @@ def from_source(
     transform: function of a numpy generator and an example to a dict of
       arrays. The generator depends on the seed and on the example's position
       in the endless sequence only, not on shards or threads.
-    threads: threads that read and transform.
-    prefetch: batches prepared ahead; 0 reads in the caller's thread.
+    threads: batches that are prepared ahead, each by a thread of its own; 0
+      reads in the caller's thread.
 
   Returns:
     The batches.
@@ -213,11 +212,9 @@ def from_source(
   # A million epochs stand for an endless sequence.
   examples = grain.MapDataset.range(size * per_epoch * 10**6).map(example)
   batches = examples.batch(size, drop_remainder=True)
-  if prefetch == 0:
+  if threads == 0:
     return Batches(batches.__getitem__, per_epoch, size)
-  options = grain.ReadOptions(
-    num_threads=threads, prefetch_buffer_size=prefetch
-  )
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
   return Batches(_Ahead(batches, options), per_epoch, size)
 
 

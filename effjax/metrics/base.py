@@ -33,6 +33,8 @@ import jax.numpy as jnp
 Array = jax.Array
 # Whole numbers up to here are exact in float32.
 _EXACT_ROWS = 2**24
+# The arrays with a column for each attribute.
+_WIDE = ("logits", "predictions", "labels")
 
 
 class Metric(NamedTuple):
@@ -225,8 +227,9 @@ def read(
     arrays["weights"] = jnp.asarray(batch["weights"])
   _check_shapes(arrays)
   rows = arrays[needs[0]].shape[0]
-  weights = _read_weights(arrays.get("weights"), rows)
-  logits, invalid = None, jnp.zeros((), jnp.int32)
+  weights = read_weights(arrays.get("weights"), rows)
+  width = next((x.shape[1] for n, x in arrays.items() if n in _WIDE), 1)
+  logits, invalid = None, jnp.zeros(width, jnp.int32)
   if "logits" in arrays:
     logits = arrays["logits"].astype(jnp.float32)
     invalid = count((weights != 0).astype(jnp.int32), jnp.isnan(logits))
@@ -270,6 +273,16 @@ def decisions(
       )
     threshold = threshold.reshape((1,) * (logits.ndim - 1) + threshold.shape)
   return logits >= threshold if inclusive else logits > threshold
+
+
+def read_weights(weights: Any, rows: int) -> Array:
+  """Returns weights as float32 if floating, else as int32; 1 for None."""
+  if weights is None:
+    return jnp.ones(rows, jnp.int32)
+  weights = jnp.asarray(weights)
+  if jnp.issubdtype(weights.dtype, jnp.floating):
+    return weights.astype(jnp.float32)
+  return weights.astype(jnp.int32)
 
 
 def positive(x: Array) -> Array:
@@ -344,14 +357,6 @@ def long_sum(terms: Array, block: int = 512) -> Array:
   return jnp.sum(jnp.sum(parts, axis=-1), axis=-1)
 
 
-def _read_weights(weights: Array | None, rows: int) -> Array:
-  if weights is None:
-    return jnp.ones(rows, jnp.int32)
-  if jnp.issubdtype(weights.dtype, jnp.floating):
-    return weights.astype(jnp.float32)
-  return weights.astype(jnp.int32)
-
-
 def _check_shapes(arrays: Mapping[str, Array]) -> None:
   shapes = ", ".join(f"{n} {list(x.shape)}" for n, x in arrays.items())
   for name, x in arrays.items():
@@ -361,9 +366,7 @@ def _check_shapes(arrays: Mapping[str, Array]) -> None:
       raise ValueError(f"{name} must have shape {letters}, got {shapes}.")
   if len({x.shape[0] for x in arrays.values()}) > 1:
     raise ValueError(f"The arrays disagree in the number of rows: {shapes}.")
-  widths = {
-    x.shape[1] for n, x in arrays.items() if n not in ("groups", "weights")
-  }
+  widths = {x.shape[1] for n, x in arrays.items() if n in _WIDE}
   if len(widths) > 1:
     raise ValueError(
       f"The arrays disagree in the number of attributes: {shapes}."

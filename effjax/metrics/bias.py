@@ -195,7 +195,7 @@ def backdoor_amplification(*, threshold: Any = 0.0) -> base.Metric:
       return jnp.full((), jnp.nan)
     value = base.ratio(state.predicted_in, state.predicted[None, :])
     value = value - base.ratio(state.labelled_in, state.labelled[None, :])
-    undefined = (state.members == 0)[:, None] | (state.invalid > 0)[None]
+    undefined = (state.members == 0)[:, None] | (state.invalid > 0)[None, :]
     return jnp.where(undefined, jnp.nan, value)
 
   return base.Metric(_empty(), update, base.add, compute)
@@ -287,8 +287,9 @@ def group_rates(*, threshold: Any = 0.0) -> base.Metric:
     fn = state.labelled - state.both
     tn = members - tp - fp - fn
 
+    valid = jnp.broadcast_to(state.invalid == 0, tp.shape)
+
     def rate(part, whole):
-      valid = jnp.broadcast_to(state.invalid == 0, part.shape)
       return jnp.where(valid, base.ratio(part, whole), jnp.nan)
 
     return GroupRates(

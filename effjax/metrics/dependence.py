@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from effjax.metrics import base
 
 Array = jax.Array
+# An unexplained share of variance, and the square of a coefficient, below this
+# count as 0: float32 elimination leaves errors of about 1e-6.
+_TOLERANCE = 1e-5
 
 
 class Gram(NamedTuple):
@@ -64,7 +67,8 @@ def interdependence(
   return base.Metric(Gram(zero, zero, zero), update, base.add, compute)
 
 
-def explained(covariance: Array, *, tolerance: float = 1e-5) -> Array:
+@jax.jit
+def explained(covariance: Array) -> Array:
   """Returns the R^2 of each variable on all the others, by one elimination.
 
   Gauss-Jordan sweeps (with the largest remaining pivot) invert the correlation
@@ -74,8 +78,6 @@ def explained(covariance: Array, *, tolerance: float = 1e-5) -> Array:
 
   Args:
     covariance: [A, A]. A variable of variance 0 explains nothing.
-    tolerance: The unexplained share of variance, and the square of a
-      coefficient, below which they count as 0.
 
   Returns:
     [A] float32 in [0, 1]; 0 for a variable of variance 0.
@@ -93,7 +95,7 @@ def explained(covariance: Array, *, tolerance: float = 1e-5) -> Array:
     work, swept = carry
     left = jnp.where(swept, -jnp.inf, jnp.diagonal(work))
     k = jnp.argmax(left)
-    proceed = left[k] > tolerance
+    proceed = left[k] > _TOLERANCE
     pivot = jnp.where(proceed, left[k], 1.0)
     at = jnp.arange(size) == k
     row = work[k] / pivot
@@ -108,7 +110,7 @@ def explained(covariance: Array, *, tolerance: float = 1e-5) -> Array:
   work, swept = jax.lax.fori_loop(0, size, sweep, (work, jnp.zeros(size, bool)))
   # Rows of S, columns outside S: coefficients of the dependent variables.
   dependent = varies & ~swept
-  linked = swept[:, None] & dependent[None, :] & (work**2 > tolerance)
+  linked = swept[:, None] & dependent[None, :] & (work**2 > _TOLERANCE)
   involved = dependent | jnp.any(linked, axis=1)
   inverse = jnp.where(swept, jnp.diagonal(work), 1.0)
   value = jnp.clip(1.0 - 1.0 / inverse, 0.0, 1.0)

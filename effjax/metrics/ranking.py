@@ -120,7 +120,12 @@ def auc_exact(scores: Any, labels: Any) -> Array:
       f" {list(scores.shape)} and {list(labels.shape)}."
     )
   if scores.ndim == 2:
-    return jax.vmap(auc_exact, in_axes=1)(scores, labels)
+    return jax.vmap(_auc_exact, in_axes=1)(scores, labels)
+  return _auc_exact(scores, labels)
+
+
+@jax.jit
+def _auc_exact(scores: Array, labels: Array) -> Array:
   # Adding 0 makes -0.0 and 0.0 one tie for the comparison of neighbours.
   scores, labels = jax.lax.sort((scores + 0, labels), num_keys=1)
   first = jnp.concatenate([jnp.ones(1, bool), scores[1:] != scores[:-1]])

@@ -135,12 +135,8 @@ def _bootstrap(metric: base.Metric, resamples: int, level: float):
     values = []
     for batch in batches:
       if multiplicity is not None:
-        weights = batch.get("weights")
-        weights = (
-          multiplicity
-          if weights is None
-          else _times(jnp.asarray(weights), multiplicity)
-        )
+        weights = base.read_weights(batch.get("weights"), len(multiplicity))
+        weights = weights * multiplicity.astype(weights.dtype)
         batch = {**batch, "weights": weights}
       values.append(base.compute(metric, **batch))
     return jax.tree.map(lambda a, *b: a - b[0] if b else a, *values)
@@ -149,8 +145,7 @@ def _bootstrap(metric: base.Metric, resamples: int, level: float):
   def program(key, batches):
     first = batches[0]
     rows = next(iter(first.values())).shape[0]
-    weights = first.get("weights")
-    live = jnp.ones(rows, bool) if weights is None else weights != 0
+    live = base.read_weights(first.get("weights"), rows) != 0
     order = jnp.argsort(~live, stable=True)
     size = jnp.sum(live, dtype=jnp.int32)
 
@@ -213,12 +208,6 @@ def student_quantile(probability: float, freedom: int) -> float:
     middle = (low + high) / 2
     low, high = (middle, high) if central(middle) < target else (low, middle)
   return math.copysign(math.sqrt(freedom) * math.tan(low), probability - 0.5)
-
-
-def _times(weights: jax.Array, multiplicity: jax.Array) -> jax.Array:
-  if jnp.issubdtype(weights.dtype, jnp.floating):
-    return weights.astype(jnp.float32) * multiplicity.astype(jnp.float32)
-  return weights.astype(jnp.int32) * multiplicity
 
 
 def _check_level(level: float) -> None:

@@ -80,8 +80,7 @@ def _fetch(name: str, directory: str | None) -> int:
     with _display() as show:
       fetched = fetching.fetch(name, directory=directory, progress=show)
   except (OSError, ValueError) as error:
-    text = error.strerror if getattr(error, "errno", None) else error
-    print(f"fetch: {text}", file=sys.stderr)
+    print(f"fetch: {_text(error)}", file=sys.stderr)
     return 1
   route = f"from {fetched.route}" if fetched.route else "was there already"
   print(
@@ -89,6 +88,14 @@ def _fetch(name: str, directory: str | None) -> int:
     f" {fetched.location.path}\n  licence: {SOURCES[name].licence}"
   )
   return 0
+
+
+def _text(error: OSError | ValueError) -> str:
+  """Return an error's message without the number of the system's error."""
+  if not isinstance(error, OSError) or error.strerror is None:
+    return str(error)
+  where = f": {error.filename}" if error.filename else ""
+  return f"{error.strerror}{where}"
 
 
 @contextlib.contextmanager

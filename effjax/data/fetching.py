@@ -207,6 +207,8 @@ def _along_routes(
       shutil.rmtree(stage)  # damaged: not to be resumed
     else:
       shutil.rmtree(stage)
+      with contextlib.suppress(OSError):  # of use to another source
+        stage.parent.rmdir()
       return label
   raise FileNotFoundError(
     f"The data source {name!r} could not be fetched. Tried:"

@@ -73,8 +73,16 @@ def read(
   """
   import tensorflow_datasets as tfds
 
-  examples = tfds.builder_from_directory(directory).as_data_source(split)
-  rows = [examples[i] for i in range(len(examples))]
+  builder = tfds.builder_from_directory(directory)
+  parts = [split]
+  if split == "train" and "validation" in builder.info.splits:
+    parts.append("validation")  # cut from the training file
+  rows = []
+  for part in parts:
+    examples = builder.as_data_source(part)
+    for start in range(0, len(examples), 1024):
+      stop = min(start + 1024, len(examples))
+      rows += examples.__getitems__(range(start, stop))
   if rows and "id" in rows[0]:
     rows.sort(key=lambda row: int(row["id"]))
   images = np.stack([row["image"] for row in rows])

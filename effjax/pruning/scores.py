@@ -1,0 +1,192 @@
+"""Saliency scores: how much each weight matters; the largest are kept.
+
+Every function returns a tree like the parameters with float32 scores (float64
+for float64 parameters). Leaves that are not floating arrays get None.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from effjax import tree as trees
+
+Tree = Any
+
+_OFFSET = 1e-4
+
+
+def _wide(x: jax.Array) -> jax.Array:
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _map(function: Callable, params: Tree, *others: tuple[Tree, str]) -> Tree:
+  """Apply a function to the floating leaves and their partners elsewhere."""
+  leaves, treedef = jax.tree.flatten(params)
+  columns = [trees.align(params, other, what) for other, what in others]
+  scores = [
+    function(*map(_wide, row))
+    if trees.is_floating(row[0]) and all(x is not None for x in row)
+    else None
+    for row in zip(leaves, *columns, strict=True)
+  ]
+  return treedef.unflatten(scores)
+
+
+def magnitude(
+  params: Tree, *, masks: Tree = None, convention: str = "exact"
+) -> Tree:
+  """Score weights by their absolute value.
+
+  Args:
+    params: Any pytree.
+    masks: Masks, True = kept, that hold the pruned weights down: their score is
+      -inf (exact) or 0 (reference).
+    convention: "reference" adds 1e-4 to every live weight, as the 2023 study
+      of bias in pruned vision models does, so that a live zero ranks above a
+      pruned one.
+
+  Returns:
+    Scores.
+
+  Raises:
+    ValueError: If the convention is unknown or the masks do not fit.
+
+  >>> magnitude({"w": jnp.array([-2.0, 1.0])})["w"].tolist()
+  [2.0, 1.0]
+  """
+  check_convention(convention)
+  offset = _OFFSET if convention == "reference" else 0.0
+  scores = _map(lambda w: jnp.abs(w) + offset if offset else jnp.abs(w), params)
+  if masks is None:
+    return scores
+  floor = 0.0 if convention == "reference" else -jnp.inf
+  return hold_down(scores, masks, floor)
+
+
+def hold_down(scores: Tree, masks: Tree, floor: float = -jnp.inf) -> Tree:
+  """Give pruned weights the lowest score, so that they stay pruned.
+
+  Args:
+    scores: Scores.
+    masks: Masks, True = kept; None leaves the scores of a leaf alone.
+    floor: The score of a pruned weight.
+
+  Returns:
+    Scores.
+
+  >>> hold_down({"w": jnp.ones(2)}, {"w": jnp.array([True, False])})["w"].tolist()
+  [1.0, -inf]
+  """
+  leaves, treedef = jax.tree.flatten(scores)
+  held = [
+    score if mask is None else jnp.where(mask, score, jnp.asarray(floor, score.dtype))
+    for score, mask in zip(leaves, trees.align(scores, masks, "mask"), strict=True)
+  ]
+  return treedef.unflatten(held)
+
+
+def random(key: jax.Array, params: Tree) -> Tree:
+  """Score weights at random.
+
+  Args:
+    key: A typed random key; each leaf draws from a key derived from its name.
+    params: Any pytree.
+
+  Returns:
+    Scores, uniform in [0, 1).
+
+  >>> scores = random(jax.random.key(0), {"w": jnp.ones((2, 3))})
+  >>> scores["w"].shape
+  (2, 3)
+  """
+  return jax.tree.map(
+    lambda leaf, k: jax.random.uniform(k, leaf.shape, jnp.float32)
+    if trees.is_floating(leaf)
+    else None,
+    params,
+    trees.keys(key, params),
+  )
+
+
+def taylor(params: Tree, grads: Tree) -> Tree:
+  """Score weights by the first-order change of the loss when removed.
+
+  Args:
+    params: Any pytree.
+    grads: Gradients of the loss.
+
+  Returns:
+    Scores |w g| (Molchanov et al. 2017, arXiv 1611.06440).
+
+  >>> taylor({"w": jnp.array([2.0])}, {"w": jnp.array([-3.0])})["w"].tolist()
+  [6.0]
+  """
+  return _map(lambda w, g: jnp.abs(w * g), params, (grads, "gradient tree"))
+
+
+def fisher(params: Tree, squared_grads: Tree) -> Tree:
+  """Score weights by the second-order change of the loss when removed.
+
+  Args:
+    params: Any pytree.
+    squared_grads: Squared gradients, averaged over examples: the diagonal of
+      the empirical Fisher information.
+
+  Returns:
+    Scores w^2 F / 2 (Theis et al. 2018, arXiv 1801.05787).
+
+  >>> fisher({"w": jnp.array([2.0])}, {"w": jnp.array([3.0])})["w"].tolist()
+  [6.0]
+  """
+  half = lambda w, f: jnp.square(w) * f * 0.5
+  return _map(half, params, (squared_grads, "tree of squared gradients"))
+
+
+def wanda(params: Tree, input_norms: Tree) -> Tree:
+  """Score weights by their magnitude times the norm of their input.
+
+  Args:
+    params: Any pytree; kernels end in [..., I, O].
+    input_norms: For each kernel the Euclidean norms [I] of its inputs, None
+      elsewhere.
+
+  Returns:
+    Scores |w| ||x|| (Sun et al. 2023, arXiv 2306.11695); None without norms.
+
+  >>> kernel, norms = jnp.ones((2, 1)), jnp.array([3.0, 4.0])
+  >>> wanda({"kernel": kernel}, {"kernel": norms})["kernel"].ravel().tolist()
+  [3.0, 4.0]
+  """
+  scale = lambda w, norm: jnp.abs(w) * norm[:, None].reshape(
+    (1,) * (w.ndim - 2) + (-1, 1)
+  )
+  return _map(scale, params, (input_norms, "tree of input norms"))
+
+
+def check_convention(convention: str) -> None:
+  """Reject anything but the two conventions.
+
+  Args:
+    convention: "exact" or "reference".
+
+  Raises:
+    ValueError: If it is neither.
+
+  >>> check_convention("exact")
+  """
+  if convention not in ("exact", "reference"):
+    raise ValueError(
+      f"convention {convention!r} is unknown; choose 'exact' or 'reference'"
+    )
+
+
+# Scores by name, for configurations: a function of (params, grads).
+SCORES: dict[str, Callable[[Tree, Tree], Tree]] = {
+  "magnitude": lambda params, grads: magnitude(params),
+  "taylor": taylor,
+  "fisher": lambda params, grads: fisher(
+    params, jax.tree.map(lambda g: jnp.square(_wide(g)), grads)
+  ),
+}

@@ -67,6 +67,7 @@ def make_step(
     return grads, model_state, measures
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Measures]:
+    state, batch = _fence((state, batch))
     key = jax.random.fold_in(state.key, state.step)
     if accumulate == 1:
       grads, model_state, measures = gradients(
@@ -76,6 +77,7 @@ def make_step(
       grads, model_state, measures = _accumulated(
         gradients, state, batch, key, accumulate
       )
+    grads, model_state, measures = _fence((grads, model_state, measures))
     # Optax mixes int32 counts and floats; that is not ours to forbid.
     with jax.numpy_dtype_promotion("standard"):
       updates, opt_state = update(
@@ -89,9 +91,20 @@ def make_step(
       key=state.key,
       position=state.position + 1,
     )
-    return state, measures
+    return _fence((state, measures))
 
   return step
+
+
+def _fence(tree: Any) -> Any:
+  """Keep the CPU compiler from fusing across a boundary of the step.
+
+  What is fused decides how sums are rounded. With its boundaries fixed, a step
+  compiled by itself and one inside the loop of a population round alike.
+  """
+  if jax.default_backend() != "cpu":
+    return tree
+  return jax.lax.optimization_barrier(tree)
 
 
 def _accumulated(
@@ -146,9 +159,13 @@ def population(step: Step, mapping: str | None = None) -> Step:
 
   Args:
     step: A step for one model.
-    mapping: "vmap" trains the members side by side; "map" one after the other
-      inside the same program, which is faster on the CPU, where batched
-      convolutions are slow. None chooses by the backend.
+    mapping: How. "vmap" trains the members side by side; batched convolutions
+      suit accelerators and are slow on a CPU. "map" trains one after the other
+      in a loop of the same program, bit for bit as alone; in a loop XLA's CPU
+      compiler has no fast path for the gradient of a plain convolution, so use
+      `models.layers.Conv`. "unroll" repeats the program instead of looping,
+      which suits any model but takes as many times longer to compile. None
+      chooses "map" on the CPU and "vmap" elsewhere.
 
   Returns:
     The step over states and batches whose leaves have a leading member axis
@@ -166,7 +183,13 @@ def population(step: Step, mapping: str | None = None) -> Step:
     return lambda states, batches: jax.lax.map(
       lambda member: step(*member), (states, batches)
     )
-  raise ValueError(f'mapping must be "vmap" or "map", got {mapping!r}')
+  if mapping == "unroll":
+    return lambda states, batches: stack(
+      [step(*member) for member in unstack((states, batches))]
+    )
+  raise ValueError(
+    f'mapping must be "vmap", "map" or "unroll", got {mapping!r}'
+  )
 
 
 def stack(states: Sequence[Any]) -> Any:

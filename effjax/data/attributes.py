@@ -5,8 +5,8 @@ for the kind of thing as a rule ("a coat has long sleeves"); they are a fixed
 set of classes and say nothing about the single picture. Those *of the pixels*
 are measured on the single picture by an exact integer rule, so that they
 differ inside a class. The thresholds were set once, by looking at quantiles
-and galleries of the 60,000 training pictures of Fashion-MNIST and of the
-digits; test pictures played no part.
+and galleries of the training pictures of each source; test pictures played no
+part.
 """
 
 import dataclasses
@@ -222,28 +222,47 @@ FASHION = View(
   identity=("bright", "large", "symmetric", "warm_season"),
 )
 
-DIGITS = View(
-  of_class={
-    "even": (0, 2, 4, 6, 8),
-    "prime": (2, 3, 5, 7),
-    "square": (0, 1, 4, 9),
-    "multiple_of_three": (0, 3, 6, 9),
-    "power_of_two": (1, 2, 4, 8),
-    "at_least_seven": (7, 8, 9),
-    "has_loop": (0, 6, 8, 9),
-    "two_loops": (8,),
-    "straight_lines": (1, 4, 7),
-    "zero": (0,),
-  },
+_OF_DIGIT = {
+  "even": (0, 2, 4, 6, 8),
+  "prime": (2, 3, 5, 7),
+  "square": (0, 1, 4, 9),
+  "multiple_of_three": (0, 3, 6, 9),
+  "power_of_two": (1, 2, 4, 8),
+  "at_least_seven": (7, 8, 9),
+  "has_loop": (0, 6, 8, 9),
+  "two_loops": (8,),
+  "straight_lines": (1, 4, 7),
+  "zero": (0,),
+}
+
+MNIST = View(
+  of_class=_OF_DIGIT,
   of_pixels={
-    "bright": lambda m: bright(m, 180),
+    "bright": lambda m: bright(m, 197),
+    "dark": lambda m: dark(m, 176),
+    "large": lambda m: large(m, 20),
+    "narrow": lambda m: narrow(m, 150),
+    "symmetric": lambda m: symmetric(m, 45),
+    "patterned": lambda m: patterned(m, 70),
+    "openwork": lambda m: openwork(m, 36),
+    "two_tone": lambda m: two_tone(m, 15),
+  },
+  identity=("bright", "narrow", "symmetric", "even"),
+)
+
+DIGITS = View(
+  of_class=_OF_DIGIT,
+  of_pixels={
+    "bright": lambda m: bright(m, 170),
+    "dark": lambda m: dark(m, 146),
     "large": lambda m: large(m, 50),
     "narrow": lambda m: narrow(m, 160),
-    "symmetric": lambda m: symmetric(m, 25),
-    "patterned": lambda m: patterned(m, 60),
+    "symmetric": lambda m: symmetric(m, 27),
+    "patterned": lambda m: patterned(m, 90),
+    "openwork": lambda m: openwork(m, 58),
     "two_tone": lambda m: two_tone(m, 30),
   },
-  identity=("bright", "narrow", "even"),
+  identity=("bright", "narrow", "symmetric", "even"),
 )
 
 

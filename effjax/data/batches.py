@@ -57,6 +57,18 @@ def generator(seed: int, *counters: int) -> np.random.Generator:
   return np.random.Generator(np.random.Philox(sequence))
 
 
+def generator_of(key) -> np.random.Generator:
+  """Return the numpy generator of a typed jax key, for work on the host.
+
+  Equal keys give equal generators, and the keys that `jax.random.split` and
+  `fold_in` derive give independent ones.
+  """
+  import jax
+
+  words = np.asarray(jax.random.key_data(key)).tolist()
+  return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+
+
 def order(seed: int, epoch: int, length: int, shuffle: bool) -> np.ndarray:
   """Return the order of the examples in an epoch, int64 [length]."""
   if not shuffle:

@@ -223,9 +223,10 @@ def _check_header(
     return
   pairs = zip(columns, [*found, *["nothing"] * len(columns)], strict=False)
   wrong = [pair for pair in pairs if pair[0] != pair[1]]
-  detail = f"has {found[len(columns)]!r} too much"
   if wrong:
     detail = f"has {wrong[0][1]!r} where {wrong[0][0]!r} is expected"
+  else:
+    detail = f"has {found[len(columns)]!r} too much"
   raise ValueError(f"The header of {path} {detail}.")
 
 

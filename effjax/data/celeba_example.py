@@ -8,7 +8,7 @@ import zipfile
 import jax
 import numpy as np
 
-from effjax.data import celeba
+from effjax.data import batches, celeba
 
 
 def write(
@@ -37,13 +37,9 @@ def write(
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   total = 3 * count
-  key_labels, key_noise = jax.random.split(key)
-  labels = np.asarray(
-    jax.random.bernoulli(key_labels, 0.4, (total, len(celeba.ATTRIBUTES)))
-  )
-  patches = np.asarray(
-    jax.random.randint(key_noise, (total, 10, 8, 3), 60, 140)
-  ).astype(np.uint8)
+  generator = batches.generator_of(key)
+  labels = generator.random((total, len(celeba.ATTRIBUTES))) < 0.4
+  patches = generator.integers(60, 140, (total, 10, 8, 3)).astype(np.uint8)
   # Attribute 2 i shows as the brightness of patch i in rows 2 to 6.
   shown = patches.reshape(total, -1, 3)[
     :, 16 : 16 + len(celeba.ATTRIBUTES) // 2

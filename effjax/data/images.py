@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.data import attributes, sources
+from effjax.data import attributes, batches, sources
 
 VIEWS = {
   "fashion_mnist": attributes.FASHION,
-  "mnist_5k": attributes.DIGITS,
+  "mnist_5k": attributes.MNIST,
   "digits": attributes.DIGITS,
 }
 
@@ -222,12 +222,12 @@ def draw(
   """
   if not all(0 <= f <= 1 for f in fractions):
     raise ValueError(f"Fractions {fractions} of marks must lie in [0, 1].")
+  generator = batches.generator_of(key)
   marked = np.zeros(len(label), bool)
   for value, fraction in enumerate(fractions):
     members = np.flatnonzero(np.asarray(label) == bool(value))
-    order = jax.random.permutation(jax.random.fold_in(key, value), len(members))
     count = round(fraction * len(members))
-    marked[members[np.asarray(order[:count])]] = True
+    marked[generator.choice(members, count, replace=False)] = True
   return marked
 
 

@@ -5,6 +5,7 @@ Nothing here downloads: `effjax.data.fetching` does, and only when asked.
 
 import dataclasses
 import difflib
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -220,13 +221,16 @@ def provenance(location: Location) -> dict[str, object]:
   """Return where a copy lies and what it is, for a run's record."""
   declaration = declared(location.name)
   package = declaration.package
+  version = package.version if package else None
+  if location.step == "installed wheel":
+    version = importlib.metadata.version(package.name)
   return {
     "name": location.name,
     "step": location.step,
     "path": str(location.path),
     "checksums": {f.name: f.sha256 for f in declaration.files if f.sha256},
     "package": package.name if package else None,
-    "version": package.version if package else None,
+    "version": version,
     "licence": declaration.licence,
   }
 

@@ -146,7 +146,8 @@ def select(tree: Tree, where: Where = None) -> Tree:
     where: A regular expression that must match the whole name, a list of them
       (a leaf is selected if one matches, each must match some leaf), a function
       `(name, leaf) -> bool`, or a tree of bools of the same structure. None
-      selects every floating leaf of rank 2 or more.
+      selects every floating leaf of rank 2 or more, and a bare floating array
+      whatever its rank.
 
   Returns:
     A tree of Python bools of the same structure.
@@ -163,12 +164,17 @@ def select(tree: Tree, where: Where = None) -> Tree:
   leaves = [(_name(path), leaf) for path, leaf in flat]
   if not any(is_array(leaf) for _, leaf in leaves):
     raise ValueError("nothing can be selected: the tree holds no arrays")
-  where = default_where if where is None else where
+  if where is None:
+    # A bare array has no name to select by; its rank does not matter.
+    bare = len(leaves) == 1 and not flat[0][0]
+    where = (lambda _, leaf: is_floating(leaf)) if bare else default_where
   patterns = _patterns(where)
   if patterns is not None:
     chosen = _by_patterns(patterns, leaves)
   elif callable(where) and not is_array(where) and not _is_bool_tree(where):
-    chosen = [is_array(leaf) and bool(where(name, leaf)) for name, leaf in leaves]
+    chosen = [
+      is_array(leaf) and bool(where(name, leaf)) for name, leaf in leaves
+    ]
   else:
     chosen = _from_bools(where, treedef)
   if not any(chosen):

@@ -1,1 +1,65 @@
-"""pruning."""
+"""Pruning: scores, exact masks, schedules, and transforms for training."""
+
+from effjax.pruning.allocation import erk, uniform
+from effjax.pruning.dynamic import dynamic
+from effjax.pruning.inspection import Summary, pack, sparsity, summary, unpack
+from effjax.pruning.masks import (
+  MASKS,
+  apply_mask,
+  global_topk,
+  n_m,
+  straight_through,
+  topk,
+)
+from effjax.pruning.schedules import (
+  SCHEDULES,
+  Schedule,
+  alternating,
+  constant,
+  cubic,
+  from_table,
+  one_shot,
+  polynomial,
+)
+from effjax.pruning.scores import (
+  SCORES,
+  fisher,
+  magnitude,
+  random,
+  taylor,
+  wanda,
+)
+from effjax.pruning.transform import mask_moments, prune
+
+__all__ = [
+  "MASKS",
+  "SCHEDULES",
+  "SCORES",
+  "Schedule",
+  "Summary",
+  "alternating",
+  "apply_mask",
+  "constant",
+  "cubic",
+  "dynamic",
+  "erk",
+  "fisher",
+  "from_table",
+  "global_topk",
+  "magnitude",
+  "mask_moments",
+  "n_m",
+  "one_shot",
+  "pack",
+  "polynomial",
+  "prune",
+  "random",
+  "sparsity",
+  "straight_through",
+  "summary",
+  "taylor",
+  "topk",
+  "uniform",
+  "unpack",
+  "wanda",
+]

@@ -81,8 +81,12 @@ def hold_down(scores: Tree, masks: Tree, floor: float = -jnp.inf) -> Tree:
   """
   leaves, treedef = jax.tree.flatten(scores)
   held = [
-    score if mask is None else jnp.where(mask, score, jnp.asarray(floor, score.dtype))
-    for score, mask in zip(leaves, trees.align(scores, masks, "mask"), strict=True)
+    score
+    if mask is None
+    else jnp.where(mask, score, jnp.asarray(floor, score.dtype))
+    for score, mask in zip(
+      leaves, trees.align(scores, masks, "mask"), strict=True
+    )
   ]
   return treedef.unflatten(held)
 
@@ -102,9 +106,11 @@ def random(key: jax.Array, params: Tree) -> Tree:
   (2, 3)
   """
   return jax.tree.map(
-    lambda leaf, k: jax.random.uniform(k, leaf.shape, jnp.float32)
-    if trees.is_floating(leaf)
-    else None,
+    lambda leaf, k: (
+      jax.random.uniform(k, leaf.shape, jnp.float32)
+      if trees.is_floating(leaf)
+      else None
+    ),
     params,
     trees.keys(key, params),
   )
@@ -159,8 +165,8 @@ def wanda(params: Tree, input_norms: Tree) -> Tree:
   >>> wanda({"kernel": kernel}, {"kernel": norms})["kernel"].ravel().tolist()
   [3.0, 4.0]
   """
-  scale = lambda w, norm: jnp.abs(w) * norm[:, None].reshape(
-    (1,) * (w.ndim - 2) + (-1, 1)
+  scale = lambda w, norm: (
+    jnp.abs(w) * norm[:, None].reshape((1,) * (w.ndim - 2) + (-1, 1))
   )
   return _map(scale, params, (input_norms, "tree of input norms"))
 

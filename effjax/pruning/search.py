@@ -70,9 +70,7 @@ def _minus(a: Wide, b: Wide) -> jax.Array:
   high, low = a.high - b.high, a.low - b.low
   limit = jnp.int32(32767 * 65536)
   exact = jnp.clip(high, -32766, 32766) * 65536 + low
-  return jnp.where(
-    high > 32766, limit, jnp.where(high < -32766, -limit, exact)
-  )
+  return jnp.where(high > 32766, limit, jnp.where(high < -32766, -limit, exact))
 
 
 def _at_least(a: Wide, b: Wide) -> jax.Array:
@@ -98,7 +96,7 @@ def order_keys(scores: jax.Array, dtype: jnp.dtype = jnp.int32) -> jax.Array:
     Integers [...].
 
   >>> order_keys(jnp.array([-1.0, -0.0, 0.0, 2.0])).tolist()
-  [-1065353217, 0, 0, 1073741824]
+  [-1065353216, 0, 0, 1073741824]
   """
   floating = jnp.float32 if dtype == jnp.int32 else jnp.float64
   bits = jax.lax.bitcast_convert_type(scores.astype(floating), dtype)
@@ -242,9 +240,13 @@ def _narrow(
     raise_low = enough & (probe > low)
     cut_high = ~enough & (probe < high)
     low = jnp.where(raise_low, probe, low)
-    at_low = jax.tree.map(lambda a, b, m=raise_low: jnp.where(m, a, b), count, at_low)
+    at_low = jax.tree.map(
+      lambda a, b, m=raise_low: jnp.where(m, a, b), count, at_low
+    )
     high = jnp.where(cut_high, probe, high)
-    at_high = jax.tree.map(lambda a, b, m=cut_high: jnp.where(m, a, b), count, at_high)
+    at_high = jax.tree.map(
+      lambda a, b, m=cut_high: jnp.where(m, a, b), count, at_high
+    )
   after = _width(_Bracket(low, high, at_low, at_high, before))
   # Clumps of equal keys defeat interpolation: fall back to equal parts.
   return _Bracket(low, high, at_low, at_high, after > before // 2)
@@ -497,7 +499,9 @@ def keep_largest(
     )
   filled = [[leaf for leaf in leaves if leaf.size] for leaves in groups]
   alive = [g for g, leaves in enumerate(filled) if leaves]
-  masks = [[jnp.zeros(leaf.shape, bool) for leaf in leaves] for leaves in groups]
+  masks = [
+    [jnp.zeros(leaf.shape, bool) for leaf in leaves] for leaves in groups
+  ]
   if not alive:
     return masks
   rows = jnp.asarray(alive, jnp.int32)

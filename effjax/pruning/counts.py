@@ -1,0 +1,128 @@
+"""How many weights remain: exact counts from a sparsity, static or traced."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from effjax.pruning.allocation import check_sparsity, count_kept
+from effjax.pruning.search import Wide, wide
+
+
+def is_traced(x: Any) -> bool:
+  """Say whether a value is known only when the compiled program runs.
+
+  Args:
+    x: Any object.
+
+  Returns:
+    True for a tracer.
+
+  >>> is_traced(1)
+  False
+  """
+  return isinstance(x, jax.core.Tracer)
+
+
+def _reference_kept(size: int, sparsity: float) -> int:
+  """Count as the reference does: the ceiling of a float64 product."""
+  return math.ceil(size * (1.0 - check_sparsity(sparsity)))
+
+
+def _traced_kept(sparsity: jax.Array, size: int, rounding: float) -> Wide:
+  """Compute size - floor(sparsity * size + rounding) in integers.
+
+  The sparsity is taken as the float32 number it is; limbs of 12 bits keep every
+  product within 32 bits.
+  """
+  scaled = sparsity.astype(jnp.float32) * jnp.float32(2**24)
+  whole = jnp.clip(jnp.floor(scaled), 0.0, float(2**24))
+  rest = (scaled - whole) * jnp.float32(size / 2**24) + jnp.float32(rounding)
+  whole = whole.astype(jnp.int32)
+  factor = (whole & 0xFFF, (whole >> 12) & 0xFFF, whole >> 24)
+  digits = [(size >> shift) & 0xFFF for shift in (0, 12, 24, 36)]
+  limbs = [jnp.zeros((), jnp.int32)] * 7
+  for i, a in enumerate(factor):
+    for j, b in enumerate(digits):
+      limbs[i + j] = limbs[i + j] + a * jnp.int32(b)
+  # The two lowest limbs are the fraction of the product.
+  fraction = jnp.zeros((), jnp.float32)
+  carry = jnp.zeros((), jnp.int32)
+  for i in range(7):
+    carry, limbs[i] = (limbs[i] + carry) >> 12, (limbs[i] + carry) & 0xFFF
+    if i < 2:
+      fraction = fraction + limbs[i].astype(jnp.float32) * 2.0 ** (12 * (i - 2))
+  extra = jnp.floor(fraction + rest).astype(jnp.int32)
+  low = limbs[2] + (limbs[3] << 12) + extra
+  # low < 2**24 + 2**23; the rest stands 2**24 higher.
+  pruned = Wide(
+    (low >> 16) + ((limbs[4] + (limbs[5] << 12)) << 8), low & 0xFFFF
+  )
+  all_of_it = wide([size])
+  low = all_of_it.low[0] - pruned.low
+  high = all_of_it.high[0] - pruned.high + (low >> 16)
+  return Wide(jnp.maximum(high, 0), jnp.where(high < 0, 0, low & 0xFFFF))
+
+
+def kept_counts(
+  sizes: Sequence[int],
+  sparsity: Sequence[Any] | None,
+  keep: Sequence[Any] | None,
+  convention: str,
+) -> Wide:
+  """Turn sparsities or counts into the numbers of kept entries of G groups.
+
+  Args:
+    sizes: Number of entries of each group.
+    sparsity: Share to prune of each group, host number or traced scalar.
+    keep: Instead, the numbers of entries to keep, host integers or traced.
+    convention: "exact" prunes floor(sparsity * n + 1/2); "reference" keeps what
+      lies above the k-th largest, k = ceil(n (1 - sparsity)).
+
+  Returns:
+    The counts, Wide [G].
+
+  Raises:
+    ValueError: If both or neither are given, or a host number is out of range.
+  """
+  if (sparsity is None) == (keep is None):
+    raise ValueError("give either a sparsity or keep=, the number to keep")
+  reference = convention == "reference"
+  counts = []
+  for i, size in enumerate(sizes):
+    if keep is not None:
+      counts.append(_given(keep[i], size))
+    elif is_traced(sparsity[i]):
+      counts.append(_traced_kept(sparsity[i], size, 0.0 if reference else 0.5))
+    else:
+      share = check_sparsity(sparsity[i])
+      if share == 1.0 and size:
+        warnings.warn("sparsity 1 prunes every weight", stacklevel=3)
+      rule = _reference_kept if reference else count_kept
+      counts.append(_scalar(wide([rule(size, share)])))
+  return Wide(
+    jnp.stack([count.high for count in counts]),
+    jnp.stack([count.low for count in counts]),
+  )
+
+
+def _scalar(count: Wide) -> Wide:
+  return Wide(count.high[0], count.low[0])
+
+
+def _given(keep: Any, size: int) -> Wide:
+  if is_traced(keep):
+    # Totals beyond 32 bits come in as Wide already.
+    return wide(jnp.clip(keep, 0, min(size, 2**31 - 1)))
+  if isinstance(keep, Wide):
+    return keep
+  count = int(np.asarray(keep))
+  if not 0 <= count <= size or count != np.asarray(keep):
+    raise ValueError(
+      f"keep {keep} is not a whole number between 0 and the {size} entries"
+    )
+  return _scalar(wide([count]))

@@ -1,0 +1,359 @@
+"""Masks from scores: exact counts, ties by position, no sort and no gather.
+
+A mask is boolean, True = kept; None stands for a leaf that is not pruned. The
+functions work on whole trees, under jit, vmap and sharding. A NaN score is an
+error in eager mode; under jit it takes the extreme place of its sign bit.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from effjax import tree as trees
+from effjax.pruning.counts import is_traced, kept_counts
+from effjax.pruning.scores import check_convention
+from effjax.pruning.search import keep_largest, key_dtype, order_keys
+
+Tree = Any
+
+_keep_largest = jax.jit(keep_largest, static_argnames="strict")
+
+
+@jax.jit
+def _holds_nan(leaves: list[jax.Array]) -> list[jax.Array]:
+  # A maximum passes NaN on and needs no temporary array.
+  return [jnp.isnan(jnp.max(leaf, initial=0)) for leaf in leaves]
+
+
+def _selected(scores: Tree, where: trees.Where) -> tuple[list, list, Any]:
+  """Return indices of the selected leaves, all leaves and their structure."""
+  leaves, treedef = jax.tree.flatten(scores)
+  chosen = jax.tree.leaves(trees.select(scores, where))
+  index = [i for i, c in enumerate(chosen) if c]
+  picked = [leaves[i] for i in index]
+  if not any(map(is_traced, picked)):
+    for i, bad in zip(index, _holds_nan(picked), strict=True):
+      if bad:
+        name = jax.tree.leaves(trees.names(scores))[i]
+        raise ValueError(f"the scores of {name or 'the array'!r} hold NaN")
+  return index, leaves, treedef
+
+
+def _per_leaf(
+  value: Any, scores: Tree, index: list[int], what: str
+) -> list | None:
+  """Spread a number over the selected leaves, or pick theirs from a tree."""
+  if value is None:
+    return None
+  if isinstance(value, int | float) or trees.is_array(value):
+    return [value] * len(index)
+  values = trees.align(scores, value, what)
+  missing = [i for i in index if values[i] is None]
+  if missing:
+    name = jax.tree.leaves(trees.names(scores))[missing[0]]
+    raise ValueError(f"the {what} has no number for the selected leaf {name!r}")
+  return [values[i] for i in index]
+
+
+def _place(masks: list, index: list[int], count: int, treedef: Any) -> Tree:
+  placed: list = [None] * count
+  for i, mask in zip(index, masks, strict=True):
+    placed[i] = mask
+  return treedef.unflatten(placed)
+
+
+def topk(
+  scores: Tree,
+  sparsity: Any = None,
+  *,
+  keep: Any = None,
+  axis: int | None = None,
+  where: trees.Where = None,
+  convention: str = "exact",
+) -> Tree:
+  """Keep the largest scores of every leaf.
+
+  Args:
+    scores: Scores, see `effjax.pruning.scores`.
+    sparsity: Share to prune of each leaf: a number, static or traced, or a tree
+      of them. Exactly floor(sparsity * n + 1/2) entries are pruned; among equal
+      scores the lower index is kept. A traced number counts as the float32
+      number it is.
+    keep: Instead, how many entries to keep, an integer or a tree of them.
+    axis: Count and select within each slice along this axis instead.
+    where: Selector of the leaves; by default floating ones of rank 2 or more.
+    convention: "reference" keeps the scores strictly above the k-th largest,
+      k = ceil(n (1 - sparsity)), as the 2023 study of bias in pruned vision
+      models does.
+
+  Returns:
+    Masks, True = kept, None for leaves that are not selected.
+
+  Raises:
+    ValueError: If a number is out of range, nothing is selected, trees do not
+      match or scores hold NaN.
+
+  >>> topk(jnp.array([3.0, 1.0, 2.0, 2.0]), 0.5).tolist()
+  [True, False, True, False]
+  """
+  check_convention(convention)
+  index, leaves, treedef = _selected(scores, where)
+  picked = [leaves[i] for i in index]
+  if axis is not None:
+    names = jax.tree.leaves(trees.names(scores))
+    for i in index:
+      if not -leaves[i].ndim <= axis < leaves[i].ndim:
+        raise ValueError(
+          f"axis {axis} does not exist in {names[i]!r} of shape {leaves[i].shape}"
+        )
+  sizes = [leaf.size if axis is None else leaf.shape[axis] for leaf in picked]
+  counts = kept_counts(
+    sizes,
+    _per_leaf(sparsity, scores, index, "tree of sparsities"),
+    _per_leaf(keep, scores, index, "tree of counts"),
+    convention,
+  )
+  strict = convention == "reference"
+  if axis is None:
+    masks = [
+      m for (m,) in _keep_largest([[p] for p in picked], counts, strict=strict)
+    ]
+  else:
+    small = counts.high * 65536 + counts.low
+    masks = [
+      _keep_along(leaf, small[i], axis=axis, strict=strict)
+      for i, leaf in enumerate(picked)
+    ]
+  return _place(masks, index, len(leaves), treedef)
+
+
+def global_topk(
+  scores: Tree,
+  sparsity: Any = None,
+  *,
+  keep: Any = None,
+  where: trees.Where = None,
+  convention: str = "exact",
+) -> Tree:
+  """Keep the largest scores over all selected leaves together.
+
+  The threshold is found by counting (`effjax.pruning.search`): no sort, no
+  gather, the same mask whether the leaves are sharded or not.
+
+  Args:
+    scores: Scores that can be compared across leaves.
+    sparsity: Share to prune, a number, static or traced. Exactly
+      floor(sparsity * n + 1/2) of the n entries are pruned; among equal scores
+      the earlier leaf in tree order and the lower index are kept.
+    keep: Instead, how many entries to keep.
+    where: Selector of the leaves; by default floating ones of rank 2 or more.
+    convention: "reference" keeps the scores strictly above the k-th largest,
+      k = ceil(n (1 - sparsity)).
+
+  Returns:
+    Masks, True = kept, None for leaves that are not selected.
+
+  Raises:
+    ValueError: If a number is out of range, nothing is selected or scores hold
+      NaN.
+
+  >>> scores = {"a": jnp.array([[3.0, 1.0]]), "b": jnp.array([[2.0, 1.0]])}
+  >>> {k: v.tolist() for k, v in global_topk(scores, 0.25).items()}
+  {'a': [[True, True]], 'b': [[True, False]]}
+  """
+  check_convention(convention)
+  index, leaves, treedef = _selected(scores, where)
+  picked = [leaves[i] for i in index]
+  counts = kept_counts(
+    [sum(leaf.size for leaf in picked)],
+    None if sparsity is None else [sparsity],
+    None if keep is None else [keep],
+    convention,
+  )
+  (masks,) = _keep_largest([picked], counts, strict=convention == "reference")
+  return _place(masks, index, len(leaves), treedef)
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "strict"))
+def _keep_along(
+  leaf: jax.Array, keep: jax.Array, *, axis: int, strict: bool
+) -> jax.Array:
+  """Keep the `keep` largest of every slice along an axis, by bisection."""
+  dtype = key_dtype([leaf])
+  keys = order_keys(leaf, dtype)
+  count = lambda chosen: jnp.sum(
+    chosen, axis=axis, keepdims=True, dtype=jnp.int32
+  )
+  shape = list(leaf.shape)
+  shape[axis] = 1
+  limits = jnp.iinfo(dtype)
+
+  def halve(_: int, bounds: tuple) -> tuple:
+    low, high = bounds
+    middle = (low & high) + ((low ^ high) >> 1)
+    enough = count(keys >= middle) >= keep
+    return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+  bounds = (
+    jnp.full(shape, limits.min, dtype),
+    jnp.full(shape, limits.max, dtype),
+  )
+  low, _ = jax.lax.fori_loop(0, limits.bits, halve, bounds)
+  key = jnp.where(keep > 0, low, limits.max)
+  above = keys > key
+  if strict:
+    return above
+  equal = keys == key
+  left = keep - count(above)
+  position = jax.lax.broadcasted_iota(jnp.int32, leaf.shape, axis % leaf.ndim)
+
+  def halve_positions(_: int, bounds: tuple) -> tuple:
+    low, high = bounds
+    middle = low + (high - low) // 2
+    enough = count(equal & (position < middle)) >= left
+    return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
+
+  size = leaf.shape[axis]
+  ends = jnp.zeros(shape, jnp.int32), jnp.full(shape, size, jnp.int32)
+  _, end = jax.lax.fori_loop(0, size.bit_length(), halve_positions, ends)
+  return above | (equal & (position < end))
+
+
+def n_m(
+  scores: Tree, n: int, m: int, *, axis: int = -2, where: trees.Where = None
+) -> Tree:
+  """Keep the n largest of every m consecutive scores along an axis.
+
+  Args:
+    scores: Scores.
+    n: How many of each group to keep; the sparsity is 1 - n/m.
+    m: Size of a group.
+    axis: The axis of the groups; -2 is the input axis of kernels [..., I, O].
+    where: Selector of the leaves; by default floating ones of rank 2 or more.
+
+  Returns:
+    Masks, True = kept; among equal scores the lower index is kept.
+
+  Raises:
+    ValueError: If 0 <= n <= m does not hold or m does not divide the axis.
+
+  >>> n_m(jnp.array([[4.0, 1.0, 3.0, 2.0]]), 2, 4, axis=-1).tolist()
+  [[True, False, True, False]]
+  """
+  if not (isinstance(n, int) and isinstance(m, int) and 0 <= n <= m and m > 0):
+    raise ValueError(f"n:m must be whole numbers with 0 <= n <= m, not {n}:{m}")
+  index, leaves, treedef = _selected(scores, where)
+  names = jax.tree.leaves(trees.names(scores))
+  masks = []
+  for i in index:
+    leaf = leaves[i]
+    if not -leaf.ndim <= axis < leaf.ndim or leaf.shape[axis] % m:
+      divisors = [
+        d
+        for d in (2, 4, 8, 16)
+        if leaf.ndim >= -axis and leaf.shape[axis] % d == 0
+      ]
+      raise ValueError(
+        f"{names[i]!r} of shape {leaf.shape} cannot be cut into groups of {m}"
+        f" along axis {axis}; "
+        + (
+          f"groups of {divisors[-1]} would fit"
+          if divisors
+          else "deselect it with where="
+        )
+      )
+    masks.append(_n_m(leaf, n=n, m=m, axis=axis % leaf.ndim))
+  return _place(masks, index, len(leaves), treedef)
+
+
+@functools.partial(jax.jit, static_argnames=("n", "m", "axis"))
+def _n_m(leaf: jax.Array, *, n: int, m: int, axis: int) -> jax.Array:
+  shape = (
+    *leaf.shape[:axis],
+    leaf.shape[axis] // m,
+    m,
+    *leaf.shape[axis + 1 :],
+  )
+  keys = order_keys(leaf, key_dtype([leaf])).reshape(shape)
+  position = jax.lax.broadcasted_iota(jnp.int32, shape, axis + 1)
+  rank = jnp.zeros(shape, jnp.int32)
+  for j in range(m):
+    other = jax.lax.slice_in_dim(keys, j, j + 1, axis=axis + 1)
+    beats = (other > keys) | ((other == keys) & (j < position))
+    rank += beats.astype(jnp.int32)
+  return (rank < n).reshape(leaf.shape)
+
+
+def apply_mask(params: Tree, masks: Tree) -> Tree:
+  """Set pruned weights to zero.
+
+  Args:
+    params: Any pytree.
+    masks: Masks, True = kept; None leaves a leaf as it is.
+
+  Returns:
+    Parameters of the same structure and types; a pruned NaN becomes 0 too.
+
+  Raises:
+    ValueError: If the masks do not fit the parameters.
+
+  >>> apply_mask({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([True, False])})
+  {'w': Array([1., 0.], dtype=float32)}
+  """
+  return _map_masked(
+    lambda p, m: jnp.where(m, p, jnp.zeros((), p.dtype)), params, masks
+  )
+
+
+def straight_through(params: Tree, masks: Tree) -> Tree:
+  """Mask the weights and let gradients pass to all of them.
+
+  Args:
+    params: Dense parameters.
+    masks: Masks, True = kept; None leaves a leaf as it is.
+
+  Returns:
+    The masked parameters; their gradient is that of `params` (the
+    straight-through estimator, Bengio et al. 2013, arXiv 1308.3432).
+
+  >>> loss = lambda w: jnp.sum(straight_through(w, jnp.array([True, False])))
+  >>> jax.grad(loss)(jnp.array([1.0, 2.0])).tolist()
+  [1.0, 1.0]
+  """
+
+  def through(p: jax.Array, m: jax.Array) -> jax.Array:
+    masked = jnp.where(m, p, jnp.zeros((), p.dtype))
+    return p + jax.lax.stop_gradient(masked - p)
+
+  return _map_masked(through, params, masks)
+
+
+def _map_masked(function: Callable, params: Tree, masks: Tree) -> Tree:
+  leaves, treedef = jax.tree.flatten(params)
+  aligned = trees.align(params, masks, "mask tree")
+  names = jax.tree.leaves(trees.names(params))
+  for name, leaf, mask in zip(names, leaves, aligned, strict=True):
+    if mask is not None and mask.shape != leaf.shape:
+      raise ValueError(
+        f"the mask of {name!r} has shape {mask.shape}, the leaf {leaf.shape}"
+      )
+  return treedef.unflatten(
+    [
+      leaf if mask is None else function(leaf, mask)
+      for leaf, mask in zip(leaves, aligned, strict=True)
+    ]
+  )
+
+
+# Ways to turn scores into masks by name, for configurations.
+MASKS: dict[str, Callable] = {
+  "global": global_topk,
+  "layer": topk,
+  "2:4": functools.partial(n_m, n=2, m=4),
+  "1:4": functools.partial(n_m, n=1, m=4),
+  "4:8": functools.partial(n_m, n=4, m=8),
+  "2:8": functools.partial(n_m, n=2, m=8),
+}

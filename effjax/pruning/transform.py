@@ -1,0 +1,286 @@
+"""Pruning as the last link of an optax chain.
+
+The update that leaves the chain is `-p` where a weight is pruned, so that
+`optax.apply_updates` yields an exact zero there, in any type, and nothing else
+has to be called. Everything that can differ between the members of a population
+(steps, counts, masks) is an array in the state, so that one compiled update
+serves stacked states.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from effjax import tree as trees
+from effjax.pruning import scores as scoring
+from effjax.pruning.allocation import count_kept, uniform
+from effjax.pruning.masks import MASKS, global_topk, topk
+from effjax.pruning.schedules import Schedule
+from effjax.pruning.search import Wide, wide
+
+Tree = Any
+
+
+class PruneState(NamedTuple):
+  """State of `prune`; find the masks with `optax.tree.get(state, "mask")`.
+
+  Attributes:
+    count: Number of updates done, int32 [].
+    mask: Masks, True = kept, None for leaves that are not pruned.
+    steps: Steps at which the masks are updated, int32 [U].
+    keep: Counts of kept weights at each of them as two words, int32 [U, G, 2];
+      one group for a global mask, one for each leaf otherwise.
+    dense: With `regrow`, the dense weights of the selected leaves, else None.
+  """
+
+  count: jax.Array
+  mask: Tree
+  steps: jax.Array
+  keep: jax.Array
+  dense: Tree
+
+
+def _score_function(score: str | Callable) -> Callable[[Tree, Tree], Tree]:
+  """Make any score a function of (params, grads)."""
+  if isinstance(score, str):
+    if score not in scoring.SCORES:
+      raise ValueError(
+        f"there is no score {score!r}; choose one of"
+        f" {', '.join(trees.nearest(score, list(scoring.SCORES)))}"
+      )
+    return scoring.SCORES[score]
+  needed = [
+    p
+    for p in inspect.signature(score).parameters.values()
+    if p.default is p.empty
+    and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+  ]
+  if len(needed) == 1:
+    return lambda params, grads: score(params)
+  return score
+
+
+def _mask_function(mask: str | Callable) -> Callable:
+  if isinstance(mask, str):
+    if mask not in MASKS:
+      raise ValueError(
+        f"there is no kind of mask {mask!r}; choose one of"
+        f" {', '.join(trees.nearest(mask, list(MASKS)))}"
+      )
+    return MASKS[mask]
+  return mask
+
+
+def _counts(
+  levels: tuple[float, ...],
+  params: Tree,
+  chosen: Tree,
+  mask: Callable,
+  allocation: Callable,
+) -> list[list[int]]:
+  """Compute the counts [U][G] of kept weights on the host."""
+  leaves = jax.tree.leaves(params)
+  picked = jax.tree.leaves(chosen)
+  sizes = [leaf.size for leaf, c in zip(leaves, picked, strict=True) if c]
+  rows = []
+  for level in levels:
+    if _is(mask, global_topk):
+      rows.append([count_kept(sum(sizes), level)])
+    elif _is(mask, topk):
+      shares = jax.tree.leaves(allocation(params, level, where=chosen))
+      rows.append(
+        [count_kept(n, s) for n, s in zip(sizes, shares, strict=True)]
+      )
+    else:
+      rows.append([0])
+  return rows
+
+
+def _is(mask: Callable, function: Callable) -> bool:
+  return getattr(mask, "func", mask) is function
+
+
+def promote(u: jax.Array, p: jax.Array) -> jax.Array:
+  """Widen an update to the common type of update and parameter.
+
+  Args:
+    u: Update.
+    p: Parameter.
+
+  Returns:
+    The update.
+
+  >>> promote(jnp.ones((), jnp.bfloat16), jnp.ones(())).dtype.name
+  'float32'
+  """
+  # Narrow updates would round -p and leave weights that are not exactly zero.
+  return u.astype(jnp.promote_types(u.dtype, p.dtype))
+
+
+def prune(
+  schedule: Schedule,
+  *,
+  score: str | Callable = "magnitude",
+  mask: str | Callable = "global",
+  where: trees.Where = None,
+  allocation: Callable = uniform,
+  regrow: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+  """Prune while training, as the last link of `optax.chain`.
+
+  At the steps of the schedule the weights that enter the update are scored and
+  the masks chosen; from then on the pruned weights are exactly zero. Pruned
+  weights stay pruned unless `regrow` is set or the schedule alternates.
+
+  Args:
+    schedule: When to update the masks and to which sparsity.
+    score: A name of `scoring.SCORES` or a function of `(params)` or of
+      `(params, grads)`; the gradients are those given to
+      `update(..., grads=)`, or the updates that arrive if none are given.
+    mask: A name of `MASKS` ("global", "layer", "2:4", ...) or a function such
+      as `pruning.topk`. N:M masks ignore the sparsity of the schedule.
+    where: Selector of the leaves; by default floating ones of rank 2 or more.
+    allocation: Sparsity of each leaf for the layer-wise mask, such as `erk`.
+    regrow: Keep the dense weights in the state, train them with the gradients
+      at the sparse ones, and choose the masks from them.
+
+  Returns:
+    A transformation whose `update` needs the parameters.
+
+  Raises:
+    ValueError: If a name is unknown, nothing is selected, or the parameters are
+      missing.
+
+  >>> from effjax.pruning.schedules import one_shot
+  >>> params = {"w": jnp.array([[3.0, -1.0], [0.5, 2.0]])}
+  >>> optimizer = optax.chain(optax.sgd(0.1), prune(one_shot(0.5)))
+  >>> state = optimizer.init(params)
+  >>> updates, state = optimizer.update(params, state, params)
+  >>> optax.apply_updates(params, updates)["w"].tolist()
+  [[2.700000047683716, 0.0], [0.0, 1.7999999523162842]]
+  """
+  score_of = _score_function(score)
+  mask_of = _mask_function(mask)
+
+  def init_fn(params: Tree) -> PruneState:
+    chosen = trees.select(params, where)
+    masks = jax.tree.map(
+      lambda p, c: jnp.ones(p.shape, bool) if c else None, params, chosen
+    )
+    rows = _counts(schedule.levels, params, chosen, mask_of, allocation)
+    keep = wide(rows)
+    dense = (
+      jax.tree.map(lambda p, c: jnp.asarray(p) if c else None, params, chosen)
+      if regrow
+      else None
+    )
+    return PruneState(
+      count=jnp.zeros((), jnp.int32),
+      mask=masks,
+      steps=jnp.asarray(schedule.steps, jnp.int32),
+      keep=jnp.stack([keep.high, keep.low], axis=-1),
+      dense=dense,
+    )
+
+  def choose(weights: Tree, grads: Tree, state: PruneState, row: Any) -> Tree:
+    chosen = jax.tree.map(lambda _, m: m is not None, weights, state.mask)
+    free = regrow or schedule.alternates
+    scores = score_of(weights, grads)
+    if not free:
+      scores = scoring.hold_down(scores, state.mask)
+    if _is(mask_of, global_topk):
+      masks = mask_of(scores, keep=Wide(row[0, 0], row[0, 1]), where=chosen)
+    elif _is(mask_of, topk):
+      words = iter(row)
+      counts = jax.tree.map(lambda c: Wide(*next(words)) if c else None, chosen)
+      masks = mask_of(scores, keep=counts, where=chosen)
+    else:
+      masks = mask_of(scores, where=chosen)
+    return masks if free else jax.tree.map(jnp.logical_and, masks, state.mask)
+
+  def update_fn(
+    updates: Tree,
+    state: PruneState,
+    params: Tree = None,
+    *,
+    grads: Tree = None,
+    **extra: Any,
+  ) -> tuple[Tree, PruneState]:
+    del extra
+    if params is None:
+      raise ValueError(
+        "prune needs the parameters: optimizer.update(updates, state, params)"
+      )
+    hit = state.steps == state.count
+    row = jnp.sum(jnp.where(hit[:, None, None], state.keep, 0), axis=0)
+    gradients = updates if grads is None else grads
+    weights = params if state.dense is None else _overlay(params, state.dense)
+    masks = jax.lax.cond(
+      jnp.any(hit),
+      lambda: choose(weights, gradients, state, row),
+      lambda: state.mask,
+    )
+    dense = state.dense
+    if dense is not None:
+      dense = jax.tree.map(
+        lambda u, d: None if d is None else (d + promote(u, d)).astype(d.dtype),
+        updates,
+        dense,
+      )
+      updates = jax.tree.map(
+        lambda u, p, d: u if d is None else d - p, updates, params, dense
+      )
+    updates = jax.tree.map(
+      lambda u, p, m: (
+        u if m is None else jnp.where(m, promote(u, p), -promote(p, u))
+      ),
+      updates,
+      params,
+      masks,
+    )
+    return updates, state._replace(
+      count=optax.safe_increment(state.count), mask=masks, dense=dense
+    )
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _overlay(params: Tree, partial: Tree) -> Tree:
+  """Replace the leaves that the other tree has."""
+  return jax.tree.map(lambda p, d: p if d is None else d, params, partial)
+
+
+def mask_moments(
+  optimizer: optax.GradientTransformation, state: Any, masks: Tree
+) -> Any:
+  """Set the moments of pruned weights to zero, whatever the optimizer.
+
+  Call it after masks have changed when regrown weights should start afresh.
+
+  Args:
+    optimizer: The transformation that made the state.
+    state: Its state.
+    masks: Masks, True = kept, None for leaves that are not pruned.
+
+  Returns:
+    The state with momentum and the like masked.
+
+  >>> optimizer = optax.sgd(0.1, momentum=0.9)
+  >>> state = optimizer.init({"w": jnp.ones((1, 2))})
+  >>> masks = {"w": jnp.array([[True, False]])}
+  >>> state = mask_moments(optimizer, state, masks)
+  """
+
+  def clear(moment: jax.Array, mask: jax.Array | None) -> jax.Array:
+    # Statistics of another shape, as Adafactor keeps, have no mask.
+    if mask is None or getattr(moment, "shape", None) != mask.shape:
+      return moment
+    if not jnp.issubdtype(moment.dtype, jnp.floating):
+      return moment
+    return jnp.where(mask, moment, jnp.zeros((), moment.dtype))
+
+  return optax.tree.map_params(optimizer, clear, state, masks)

@@ -24,6 +24,7 @@ state and 2^24 rows in a batch. A NaN logit in a row that counts makes the
 results of its attribute NaN: it is neither dropped nor read as "negative".
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -87,7 +88,14 @@ def compute(metric: Metric, **batch: Any) -> Any:
   >>> metrics.compute(metrics.accuracy(), logits=logits, labels=labels)
   Array([0.75], dtype=float32)
   """
-  return metric.compute(metric.update(metric.empty, **batch))
+  return _compute(metric.update, metric.compute, metric.empty, batch)
+
+
+# One program instead of dozens of single operations: what a notebook waits for
+# is compilation.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _compute(update, compute, empty, batch):
+  return compute(update(empty, **batch))
 
 
 def evaluate(metric: Metric, batches: Iterable[Mapping[str, Any]]) -> Any:

@@ -1,0 +1,151 @@
+"""Command lines and configs of the launch scripts, with readable errors."""
+
+import argparse
+import importlib.util
+import inspect
+import pathlib
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+import ml_collections
+
+from configs import common
+
+
+class Parser(argparse.ArgumentParser):
+  """A parser whose errors are one sentence that names the nearest option."""
+
+  def error(self, message: str) -> NoReturn:
+    """Print a message and exit with status 2."""
+    name = (self.prog or "").rpartition(".")[2]
+    self.exit(2, f"{name}: {message}; --help lists the options\n")
+
+  def parse_all(
+    self, arguments: Sequence[str], *, required: Sequence[str]
+  ) -> argparse.Namespace:
+    """Parse a command line; what is misspelt is told before what is missing.
+
+    Args:
+      arguments: The command line without the program.
+      required: Options, or names shown for arguments, that must be given.
+
+    Returns:
+      The options.
+    """
+    options, unknown = self.parse_known_args(arguments)
+    if unknown:
+      name = unknown[0].partition("=")[0]
+      known = [s for action in self._actions for s in action.option_strings]
+      self.error(f"unknown option {name}{common.meant(name, known)}")
+    for action in self._actions:
+      for name in (*action.option_strings, action.metavar):
+        if name in required and getattr(options, action.dest) is None:
+          self.error(f"{name} is missing")
+    return options
+
+
+def load(
+  spec: str, overrides: Sequence[tuple[str, str]] = ()
+) -> ml_collections.ConfigDict:
+  """Load a config and set some of its keys.
+
+  Args:
+    spec: "path.py" or "path.py:argument".
+    overrides: Pairs (dotted key, text); the text is read as the type that the
+      key's value has.
+
+  Returns:
+    The config, locked.
+
+  Raises:
+    FileNotFoundError: If there is no such file, with the nearest one.
+    ValueError: If the file is no config, or a key or value makes no sense.
+  """
+  path, _, argument = spec.partition(":")
+  module = load_module(path)
+  if not hasattr(module, "get_config"):
+    raise ValueError(f"{path} is not a config: it has no get_config(arg)")
+  takes_argument = bool(inspect.signature(module.get_config).parameters)
+  if argument and not takes_argument:
+    raise ValueError(f"the config {path} takes no argument, got {argument!r}")
+  config = (
+    module.get_config(argument) if takes_argument else module.get_config()
+  )
+  config = ml_collections.ConfigDict(config)
+  for key, text in overrides:
+    override(config, key, text)
+  return config.lock()
+
+
+def load_module(path: str) -> ModuleType:
+  """Load a Python file as a module.
+
+  Args:
+    path: Its path.
+
+  Returns:
+    The module, which is not registered anywhere.
+
+  Raises:
+    FileNotFoundError: If there is no such file, with the nearest one.
+    ValueError: If it is not valid Python.
+  """
+  file = pathlib.Path(path)
+  if not file.is_file():
+    siblings = sorted(str(p) for p in file.parent.glob("*.py"))
+    raise FileNotFoundError(
+      f"there is no file {path}{common.meant(path, siblings)}"
+    )
+  spec = importlib.util.spec_from_file_location(file.stem, file)
+  if spec is None or spec.loader is None:
+    raise ValueError(f"{path} is not a Python file")
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except SyntaxError as error:
+    raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from None
+  return module
+
+
+def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
+  """Set one key of a config in place.
+
+  Args:
+    config: The config.
+    key: Dotted key that exists.
+    text: The value as text.
+
+  Raises:
+    ValueError: If there is no such key, it is a group of keys, or the text does
+      not read as its type.
+  """
+  *groups, last = key.split(".")
+  place: Any = config
+  for group in groups:
+    place = place.get(group) if _is_group(place) else None
+  if not _is_group(place) or last not in place:
+    known = list(keys(config))
+    raise ValueError(f"the config has no key {key!r}{common.meant(key, known)}")
+  if _is_group(place[last]):
+    inner = ", ".join(f"{key}.{name}" for name in place[last])
+    raise ValueError(f"{key!r} is a group of keys; set one of {inner}")
+  try:
+    value = common.convert(text, place[last])
+  except ValueError as error:
+    raise ValueError(f"--config.{key}: {error}") from None
+  with place.ignore_type():
+    place[last] = value
+
+
+def keys(config: ml_collections.ConfigDict, prefix: str = "") -> Iterable[str]:
+  """Yield the dotted keys of all values of a config."""
+  for name in config:
+    if _is_group(config[name]):
+      yield from keys(config[name], f"{prefix}{name}.")
+    else:
+      yield f"{prefix}{name}"
+
+
+def _is_group(value: Any) -> bool:
+  return isinstance(value, ml_collections.ConfigDict)

@@ -84,8 +84,9 @@ def _from_tar(stream, wanted: set[str]) -> dict[str, bytes]:
   with tarfile.open(fileobj=stream, mode="r|*") as file:
     for member in file:
       name = member.name.removeprefix("./")
-      if name in wanted and member.isfile():
-        found[name] = file.extractfile(member).read()
+      content = file.extractfile(member) if name in wanted else None
+      if content is not None:  # it is for a directory
+        found[name] = content.read()
   return found
 
 

@@ -102,7 +102,7 @@ def _measure(grey: np.ndarray) -> dict[str, np.ndarray]:
   def total(x):
     return x.sum((1, 2), dtype=np.int64)
 
-  steps, pairs = 0, 0
+  steps = pairs = np.zeros(len(grey), np.int64)
   for axis in (1, 2):
     low = [slice(None)] * 3
     high = [slice(None)] * 3
@@ -115,8 +115,8 @@ def _measure(grey: np.ndarray) -> dict[str, np.ndarray]:
     "area": total(on),
     "light": total(figure),
     "square": total(figure.astype(np.int32) ** 2),
-    "width": _extent(on.any(1)),
-    "height": _extent(on.any(2)),
+    "width": _extent(np.asarray(on.any(1))),
+    "height": _extent(np.asarray(on.any(2))),
     "total": total(whole),
     "mirror": total(np.abs(whole - whole[:, :, ::-1])),
     "steps": steps,

@@ -225,7 +225,7 @@ def from_source(
   examples = grain.MapDataset.range(size * per_epoch * 10**6).map(example)
   batches = examples.batch(size, drop_remainder=True)
   if threads == 0:
-    return Batches(batches.__getitem__, per_epoch, size)
+    return Batches(lambda position: batches[position], per_epoch, size)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
   return Batches(_Ahead(batches, options), per_epoch, size)
 

@@ -356,7 +356,7 @@ def read_prepared(
   """
   import tensorflow_datasets as tfds
 
-  builder = tfds.builder_from_directory(directory)
+  builder: Any = tfds.builder_from_directory(directory)
   raw = builder.as_data_source(
     split, decoders={"image": tfds.decode.SkipDecoding()}
   )

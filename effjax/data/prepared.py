@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def read(
   """
   import tensorflow_datasets as tfds
 
-  builder = tfds.builder_from_directory(directory)
+  builder: Any = tfds.builder_from_directory(directory)
   parts = [split]
   if split == "train" and "validation" in builder.info.splits:
     parts.append("validation")  # cut from the training file

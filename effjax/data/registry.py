@@ -99,15 +99,17 @@ class Source:
     name: name of the source.
     split: name of the split.
     names: for a column-valued field the names of its columns or classes.
-    arrays: every field as one array with a leading axis of examples; None if
-      the examples are read one at a time from disk.
+    arrays: the fields that lie in memory, each as one array with a leading axis
+      of examples. Without `read` these are all fields.
     provenance: path, checksums, package, version and licence.
+    length: number of examples.
+    read: function of a position to an example, where it is read from disk.
   """
 
   name: str
   split: str
   names: Mapping[str, tuple[str, ...]]
-  arrays: Mapping[str, np.ndarray] | None
+  arrays: Mapping[str, np.ndarray]
   provenance: Mapping[str, Any]
   length: int
   read: Callable[[int], Mapping[str, Any]] | None = None

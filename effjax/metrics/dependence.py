@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from effjax.metrics import base
+from effjax.metrics import base, counting
 
 Array = jax.Array
 # An unexplained share of variance, and the square of a coefficient, below this
@@ -46,12 +46,14 @@ def interdependence(
     A metric of (predictions or logits) with value [A]. A NaN logit makes every
     value NaN, since each depends on all attributes.
   """
-  base.check_convention(convention)
+  counting.check_convention(convention)
   constant = 1.0 if convention == "reference" else jnp.nan
 
   def update(state: Gram, **batch) -> Gram:
-    read = base.read(batch, "predictions", threshold=threshold)
-    joint = base.cooccurrence(read.weights, read.predictions, read.predictions)
+    read = counting.read(batch, "predictions", threshold=threshold)
+    joint = counting.cooccurrence(
+      read.weights, read.predictions, read.predictions
+    )
     new = Gram(joint, jnp.sum(read.weights), read.invalid)
     return base.add(state, new)
 
@@ -127,8 +129,10 @@ def _covariance(state: Gram) -> tuple[Array, Array]:
   joint = jnp.where(flip[:, None], ones[None, :] - state.joint, state.joint)
   ones = jnp.where(flip, state.total - ones, ones)
   joint = jnp.where(flip[None, :], ones[:, None] - joint, joint)
-  rate = base.ratio(ones, state.total)
-  covariance = base.ratio(joint, state.total) - rate[:, None] * rate[None, :]
+  rate = counting.ratio(ones, state.total)
+  covariance = (
+    counting.ratio(joint, state.total) - rate[:, None] * rate[None, :]
+  )
   defined = ones > 0
   both = defined[:, None] & defined[None, :]
   return jnp.where(both, covariance, 0.0), defined

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from effjax.metrics import base
+from effjax.metrics import base, counting
 
 Array = jax.Array
 # Scores are binned by abs(z) + 1, whose octaves 1, 2, 4, ... 256 are split
@@ -76,7 +76,7 @@ def auc(bins: int = 4096, *, details: bool = False) -> base.Metric:
     raise ValueError(f"bins must be at most {2**20}, got {bins}.")
 
   def update(state: Histogram, **batch) -> Histogram:
-    read = base.read(batch, "logits", "labels")
+    read = counting.read(batch, "logits", "labels")
     attributes = read.logits.shape[1]
     column = jnp.arange(attributes, dtype=jnp.int32)[None, :]
     cell = (2 * column + read.labels.astype(jnp.int32)) * bins
@@ -113,7 +113,7 @@ def auc_exact(scores: Any, labels: Any) -> Array:
   >>> float(auc_exact(np.array([0.1, 0.4, 0.4, 0.8], np.float32), labels))
   0.875
   """
-  scores, labels = jnp.asarray(scores), base.positive(jnp.asarray(labels))
+  scores, labels = jnp.asarray(scores), counting.positive(jnp.asarray(labels))
   if scores.shape != labels.shape or scores.ndim not in (1, 2):
     raise ValueError(
       "scores and labels must both have shape [N] or [N, A], got"
@@ -141,7 +141,7 @@ def _auc_exact(scores: Array, labels: Array) -> Array:
   positives = jnp.sum(labels, dtype=jnp.int32)
   negatives = labels.shape[0] - positives
   twice = jnp.where(labels, (below + upto).astype(jnp.float32), 0.0)
-  value = base.long_sum(twice) / (
+  value = counting.long_sum(twice) / (
     2.0 * positives.astype(jnp.float32) * negatives.astype(jnp.float32)
   )
   return jnp.where(jnp.any(jnp.isnan(scores)), jnp.nan, value)
@@ -168,8 +168,10 @@ def _area(state: Histogram) -> Area:
   above = state.positives.astype(jnp.float32)
   beside = state.negatives.astype(jnp.float32)
   below = jnp.cumsum(state.negatives, axis=-1) - state.negatives
-  wins = base.long_sum(above * (below.astype(jnp.float32) + 0.5 * beside), 64)
-  shared = base.long_sum(above * beside, 64)
+  wins = counting.long_sum(
+    above * (below.astype(jnp.float32) + 0.5 * beside), 64
+  )
+  shared = counting.long_sum(above * beside, 64)
   valid = (pairs > 0) & (state.invalid == 0)
   value, bound = (
     jnp.where(valid, part / pairs, jnp.nan) for part in (wins, 0.5 * shared)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base
+from effjax.metrics import base, counting
 
 
 class Interval(NamedTuple):
@@ -135,7 +135,7 @@ def _bootstrap(metric: base.Metric, resamples: int, level: float):
     values = []
     for batch in batches:
       if multiplicity is not None:
-        weights = base.read_weights(batch.get("weights"), len(multiplicity))
+        weights = counting.read_weights(batch.get("weights"), len(multiplicity))
         weights = weights * multiplicity.astype(weights.dtype)
         batch = {**batch, "weights": weights}
       values.append(base.compute(metric, **batch))
@@ -145,7 +145,7 @@ def _bootstrap(metric: base.Metric, resamples: int, level: float):
   def program(key, batches):
     first = batches[0]
     rows = next(iter(first.values())).shape[0]
-    live = base.read_weights(first.get("weights"), rows) != 0
+    live = counting.read_weights(first.get("weights"), rows) != 0
     order = jnp.argsort(~live, stable=True)
     size = jnp.sum(live, dtype=jnp.int32)
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from effjax.metrics import base
+from effjax.metrics import counting
 
 
 def adjust_thresholds(
@@ -38,8 +38,8 @@ def adjust_thresholds(
   >>> float(adjust_thresholds(logits, np.array([1, 0, 1, 0])))
   2.0
   """
-  base.check_convention(convention)
-  logits, labels = jnp.asarray(logits), base.positive(jnp.asarray(labels))
+  counting.check_convention(convention)
+  logits, labels = jnp.asarray(logits), counting.positive(jnp.asarray(labels))
   if logits.shape != labels.shape or logits.ndim not in (1, 2):
     raise ValueError(
       "logits and labels must both have shape [N] or [N, A], got"

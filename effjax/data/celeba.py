@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import pathlib
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -182,36 +183,55 @@ def read_table(
   """
   text = path.read_text(encoding="utf-8-sig", errors="replace")
   comma = path.suffix == ".csv"
+  if comma:
+    text = text.replace(",", " ")
   lines = [
-    (number, (line.replace(",", " ") if comma else line).split())
+    (number, line)
     for number, line in enumerate(text.splitlines(), start=1)
     if line.strip()
   ]
   expected = None
   if counted and not comma and lines:
-    expected = lines.pop(0)[1]
-    if len(expected) != 1 or not expected[0].isdecimal():
+    expected = lines.pop(0)[1].strip()
+    if not expected.isdecimal():
       raise ValueError(
-        f"{path} starts with {' '.join(expected)[:40]!r}, expected the number"
-        " of rows."
+        f"{path} starts with {expected[:40]!r}, expected the number of rows."
       )
   if (counted or comma) and lines:
-    _check_header(path, lines.pop(0)[1], columns, comma)
-  if expected is not None and len(lines) != int(expected[0]):
+    _check_header(path, lines.pop(0)[1].split(), columns, comma)
+  if expected is not None and len(lines) != int(expected):
     raise ValueError(
       f"{path} has {len(lines)} rows, but its first line announces"
-      f" {expected[0]}; it is truncated or was edited."
+      f" {expected}; it is truncated or was edited."
     )
-  values = np.empty((len(lines), len(columns)), np.int32)
-  for row, (number, tokens) in enumerate(lines):
-    try:
-      values[row] = [int(token) for token in tokens[1:]]
-    except ValueError:
+  names = [line.split(None, 1)[0] for _, line in lines]
+  return names, _values(path, lines, len(columns))
+
+
+def _values(
+  path: pathlib.Path, lines: list[tuple[int, str]], count: int
+) -> np.ndarray:
+  """Return what follows the file names, int32 [N, count]."""
+  if not lines:
+    raise ValueError(f"{path} has no rows.")
+  rows = [line.split(None, 1)[1:] for _, line in lines]
+  try:
+    values = np.loadtxt(
+      [row[0] for row in rows], np.int32, comments=None, ndmin=2
+    )
+    if values.shape == (len(lines), count):
+      return values
+  except (IndexError, ValueError):
+    pass  # some line is wrong; the loop finds which
+  for number, line in lines:
+    tokens = line.split()[1:]
+    whole = all(re.fullmatch(r"[+-]?\d+", token) for token in tokens)
+    if len(tokens) != count or not whole:
       raise ValueError(
-        f"{path}, line {number}: expected a file name and {len(columns)}"
-        f" integer(s), found {' '.join(tokens)[:60]!r}."
-      ) from None
-  return [tokens[0] for _, tokens in lines], values
+        f"{path}, line {number}: expected a file name and {count} integer(s),"
+        f" found {' '.join(line.split())[:60]!r}."
+      )
+  raise ValueError(f"{path} holds a number beyond 32 bits.")
 
 
 def _check_header(

@@ -53,6 +53,18 @@ def test_splits_follow_the_partition(layout):
     assert named == opened.arrays["labels"][0].tolist()
 
 
+def test_values_are_those_of_the_text(folder):
+  opened = data.source("celeba", "test", directory=folder)
+  for row, number in enumerate((7, 8, 9)):
+    text = (folder / "list_attr_celeba.txt").read_text()
+    values = text.split(f"{number:06d}.jpg")[1].split()[:40]
+    expected = [value == "1" for value in values]
+    assert 0 < sum(expected) < 40
+    assert opened.arrays["labels"][row].tolist() == expected
+    assert list(opened[row]["attributes"].values()) == expected
+    assert list(opened[row]["attributes"]) == list(celeba.ATTRIBUTES)
+
+
 def test_layouts_agree(tmp_path):
   found = []
   for kind in ({}, {"zipped": True}, {"comma": True}):
@@ -141,6 +153,15 @@ def test_wrong_lists_are_named(folder, file, pattern, new, message):
   with pytest.raises(ValueError, match=message) as error:
     data.source("celeba", "train", directory=folder)
   assert str(path) in str(error.value)
+
+
+def test_empty_lists_are_named(folder):
+  (folder / PARTS).write_text("\n")
+  with pytest.raises(ValueError, match=r"partition\.txt has no rows"):
+    data.source("celeba", "train", directory=folder)
+  (folder / PARTS).write_text("000001.jpg 99999999999\n")
+  with pytest.raises(ValueError, match=r"partition\.txt holds a number"):
+    data.source("celeba", "train", directory=folder)
 
 
 def test_empty_split(folder):

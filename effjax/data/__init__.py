@@ -1,6 +1,7 @@
 """Real data: found, verified, turned into arrays and deterministic batches."""
 
-from effjax.data.batches import Batches, from_arrays, stack
+from effjax.data.batches import Batches, from_arrays, from_source, stack
+from effjax.data.fetching import fetch
 from effjax.data.registry import SOURCES, Source
 from effjax.data.sources import cache_directory, locate, source
 
@@ -9,7 +10,9 @@ __all__ = [
   "Batches",
   "Source",
   "cache_directory",
+  "fetch",
   "from_arrays",
+  "from_source",
   "locate",
   "source",
   "stack",

@@ -1,0 +1,1 @@
+"""Bias in pruned vision models."""

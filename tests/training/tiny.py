@@ -1,5 +1,7 @@
 """A model small enough to be trained, killed and resumed in a second."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +39,8 @@ class Stacked:
 
 def loss(params, model_state, batch, key, train):
   """Squared error of a two-layer network with dropout and a running mean."""
-  hidden = jnp.tanh(batch["x"] @ params["a"]["kernel"] + params["a"]["bias"])
+  bias = params["a"]["bias"].reshape(1, -1)
+  hidden = jnp.tanh(batch["x"] @ params["a"]["kernel"] + bias)
   mean = 0.9 * model_state["mean"] + 0.1 * hidden.mean(0)
   if train:
     kept = jax.random.bernoulli(key, 0.9, hidden.shape)
@@ -58,16 +61,28 @@ def params(seed=0):
   }
 
 
+# One object for each optimizer and step, so that a step is compiled only once.
+
+
+@functools.cache
 def adam(rate=0.01):
   return optax.adam(rate)
 
 
+@functools.cache
+def step(optimizer):
+  return training.make_step(loss, optimizer)
+
+
+@functools.cache
 def pruned(steps=STEPS):
   """An optimizer whose state holds masks that change during the run."""
-  schedule = pruning.cubic(0.0, 0.8, steps // 6, steps // 2, steps // 12)
+  every = max(steps // 12, 1)
+  schedule = pruning.cubic(0.0, 0.8, steps // 6, steps // 2, every)
   return optax.chain(optax.adam(0.01), pruning.prune(schedule))
 
 
+@functools.cache
 def start(optimizer, seed=0):
   model_state = {"mean": jnp.zeros((16,))}
   key = jax.random.key(seed + 100)

@@ -1,0 +1,109 @@
+"""Processes that are killed or stopped, and the same command again."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.training import tiny
+
+ROOT = pathlib.Path(__file__).parents[2]
+TIMEOUT = 120
+
+
+def begin(directory):
+  command = (
+    *(sys.executable, "-W", "error", "-m", "tests.training.killed"),
+    *(str(directory / "run"), str(directory / "digests.json")),
+  )
+  return subprocess.Popen(
+    command,
+    cwd=ROOT,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def end(process, status=0):
+  output, _ = process.communicate(timeout=TIMEOUT)
+  assert process.returncode == status, output
+  return output
+
+
+def wait_for_lines(process, directory, count):
+  """Wait until a run has written so many lines of metrics."""
+  path = directory / "run" / "metrics.jsonl"
+  limit = time.monotonic() + TIMEOUT
+  while process.poll() is None and time.monotonic() < limit:
+    if path.exists() and path.read_bytes().count(b"\n") >= count:
+      return
+    time.sleep(0.001)
+
+
+def result(directory):
+  digests = json.loads((directory / "digests.json").read_text())
+  return digests, tiny.lines(directory / "run")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("uninterrupted")
+  start = time.monotonic()
+  end(begin(directory))
+  return result(directory), time.monotonic() - start
+
+
+def kill_and_resume(directory, uninterrupted, kills, seed):
+  """Kill a run several times at random moments, then let it end."""
+  rng = random.Random(seed)
+  expected, seconds = uninterrupted
+  killed = 0
+  for _ in range(kills):
+    process = begin(directory)
+    if rng.random() < 0.25:  # anywhere, the start-up included
+      time.sleep(rng.uniform(0.0, seconds))
+    else:  # while it trains, most of the time while it saves
+      done = 0
+      if (directory / "run" / "metrics.jsonl").exists():
+        done = len(tiny.lines(directory / "run"))
+      wait_for_lines(process, directory, min(done + rng.randint(1, 6), 25))
+      time.sleep(rng.uniform(0.0, 0.15))
+    process.kill()
+    output, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode in (0, -signal.SIGKILL), output
+    killed += process.returncode == -signal.SIGKILL
+  end(begin(directory))
+  assert result(directory) == expected
+  assert len(expected[0]) > 10
+  return killed
+
+
+def test_killed_three_times(tmp_path, uninterrupted):
+  assert kill_and_resume(tmp_path, uninterrupted, kills=3, seed=0) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 8))
+def test_killed_often(tmp_path, uninterrupted, seed):
+  assert kill_and_resume(tmp_path, uninterrupted, kills=3, seed=seed) > 0
+
+
+def test_stopped_by_sigterm(tmp_path, uninterrupted):
+  process = begin(tmp_path)
+  wait_for_lines(process, tmp_path, 4)
+  process.send_signal(signal.SIGTERM)
+  output = end(process, status=128 + signal.SIGTERM)
+  assert "stopped by SIGTERM after step" in output
+  assert "the same command goes on" in output
+  assert "Traceback" not in output
+  process = begin(tmp_path)
+  assert "goes on from step" in end(process)
+  assert result(tmp_path) == uninterrupted[0]

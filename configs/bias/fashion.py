@@ -36,65 +36,67 @@ def get_config(arg: str = ""):
   if arg.sparsity >= 0:
     sparsities = (arg.sparsity,)
 
-  return ml_collections.ConfigDict(dict(
-    study="bias",
-    title="Bias in pruned models: Fashion-MNIST attributes",
-    sparsities=sparsities,
-    seeds=tuple(range(arg.seeds)),
-    data=dict(
-      name=arg.source,
-      directory="",
-      limit=12_000 if quick else None,
-      validation=1_000 if quick else 5_000,
-      test_limit=4_000 if quick else None,
-      seed=0,
-      normalise=(0.5, 0.5),
-      # Planted identities, each going along with one attribute in training.
-      marks=(
-        dict(attribute="covers_legs", mark="square", skew="strong"),
-        dict(attribute="patterned", mark="haze", skew="weak"),
-      )
-      if arg.source == "fashion_mnist"
-      else (),
-    ),
-    model=dict(name="cnn", options=dict(features=(16, 32), hidden=128)),
-    training=dict(
-      epochs=4 if quick else 12,
-      # The post-training arm: a dense model of the rest of the epochs first.
-      epochs_pt=2 if quick else 6,
-      batch_size=128,
-      eval_batch_size=1000,
-      optimizer="adamw",
-      weight_decay=1e-4,
-      warmup_epochs=1,
-      learning_rates=dict(dense=2e-3, base=2e-3, ri=2e-3, pt=2e-3),
-      checkpoint_epochs=1,
-      tensorboard=False,
-      pruning=dict(
-        score="magnitude",
-        mask="global",
-        # In epochs. A quarter of the time is left to train the final mask.
-        ri=dict(
-          initial=0.05,
-          begin=0.5 if quick else 1.0,
-          every=0.25 if quick else 0.5,
-          end=3.0 if quick else 9.0,
-        ),
-        pt=dict(
-          initial=0.05,
-          begin=0.0,
-          every=0.25,
-          end=1.5 if quick else 4.5,
+  return ml_collections.ConfigDict(
+    dict(
+      study="bias",
+      title="Bias in pruned models: Fashion-MNIST attributes",
+      sparsities=sparsities,
+      seeds=tuple(range(arg.seeds)),
+      data=dict(
+        name=arg.source,
+        directory="",
+        limit=12_000 if quick else None,
+        validation=1_000 if quick else 5_000,
+        test_limit=4_000 if quick else None,
+        seed=0,
+        normalise=(0.5, 0.5),
+        # Planted identities, each going along with one attribute in training.
+        marks=(
+          dict(attribute="covers_legs", mark="square", skew="strong"),
+          dict(attribute="patterned", mark="haze", skew="weak"),
+        )
+        if arg.source == "fashion_mnist"
+        else (),
+      ),
+      model=dict(name="cnn", options=dict(features=(16, 32), hidden=128)),
+      training=dict(
+        epochs=4 if quick else 10,
+        # The post-training arm: a dense model of the rest of the epochs first.
+        epochs_pt=2 if quick else 5,
+        batch_size=128,
+        eval_batch_size=1000,
+        optimizer="adamw",
+        weight_decay=1e-4,
+        warmup_epochs=1,
+        learning_rates=dict(dense=2e-3, base=2e-3, ri=2e-3, pt=2e-3),
+        checkpoint_epochs=1,
+        tensorboard=False,
+        pruning=dict(
+          score="magnitude",
+          mask="global",
+          # In epochs. A quarter of the time is left to train the final mask.
+          ri=dict(
+            initial=0.05,
+            begin=0.5 if quick else 1.0,
+            every=0.25 if quick else 0.5,
+            end=3.0 if quick else 7.5,
+          ),
+          pt=dict(
+            initial=0.05,
+            begin=0.0,
+            every=0.25,
+            end=1.5 if quick else 3.75,
+          ),
         ),
       ),
-    ),
-    # Learning rates are chosen by validation AUC at one sparsity, with a seed
-    # that no arm uses.
-    tuning=dict(
-      learning_rates=() if quick else (1e-3, 2e-3, 4e-3),
-      sparsity=0.95,
-      seed=1000,
-    ),
-    mesh=dict(axes=(), rules="data"),
-    report=dict(gallery=12, focus=0.98),
-  ))
+      # Learning rates are chosen by validation AUC at one sparsity, with a seed
+      # that no arm uses.
+      tuning=dict(
+        learning_rates=() if quick else (1e-3, 2e-3, 4e-3),
+        sparsity=0.95,
+        seed=1000,
+      ),
+      mesh=dict(axes=(), rules="data"),
+      report=dict(gallery=12, focus=0.98),
+    )
+  )

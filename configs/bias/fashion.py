@@ -96,7 +96,8 @@ def get_config(arg: str = ""):
         sparsity=0.95,
         seed=1000,
       ),
-      mesh=dict(axes=(), rules="data"),
+      mesh="",
+    mesh_rules="data",
       report=dict(gallery=12, focus=0.98),
     )
   )

@@ -209,7 +209,7 @@ def train(
     keep=1,
     tensorboard=options.tensorboard,
     mesh=mesh if alone else None,
-    rules=config.mesh.rules,
+    rules=config.mesh_rules,
     profile=config.get("profile") or None,
   )
   return [final] if alone else training.unstack(final)

@@ -148,7 +148,7 @@ def _stage(
 ) -> _Stage:
   """Train the members of a stage, or load them, and predict."""
   here = place / name
-  axes = config.mesh.axes
+  axes = config.mesh
   states = train(
     members,
     problem,

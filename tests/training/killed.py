@@ -1,7 +1,8 @@
-"""A run to be killed: python -m tests.training.killed WORKDIR DIGESTS.
+"""A run to be killed: python -m tests.training.killed WORKDIR DIGESTS NAME.
 
 It has all that a resumed run must get right: masks that change, moments, batch
-statistics, dropout, evaluation. At the end it writes digests of its state.
+statistics, dropout, evaluation. NAME is an optimizer of tests.training.tiny. At
+the end it writes digests of its state.
 """
 
 import hashlib
@@ -16,15 +17,15 @@ from effjax import training
 from tests.training import tiny
 
 
-def main(workdir, digests):
-  optimizer = tiny.pruned()
+def main(workdir, digests, name):
+  optimizer = getattr(tiny, name)()
   state = training.fit(
     tiny.start(optimizer),
     tiny.step(optimizer),
     tiny.Batches(),
     steps=tiny.STEPS,
     workdir=workdir,
-    config={"steps": tiny.STEPS},
+    config={"optimizer": name, "steps": tiny.STEPS},
     log_every=3,
     checkpoint_every=5,
     keep=2,

@@ -17,10 +17,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 TIMEOUT = 120
 
 
-def begin(directory):
+def begin(directory, optimizer="masked"):
   command = (
     *(sys.executable, "-W", "error", "-m", "tests.training.killed"),
-    *(str(directory / "run"), str(directory / "digests.json")),
+    *(str(directory / "run"), str(directory / "digests.json"), optimizer),
   )
   return subprocess.Popen(
     command,
@@ -53,21 +53,29 @@ def result(directory):
   return digests, tiny.lines(directory / "run")
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-  directory = tmp_path_factory.mktemp("uninterrupted")
+def run_to_the_end(directory, optimizer="masked"):
   start = time.monotonic()
-  end(begin(directory))
+  end(begin(directory, optimizer))
   return result(directory), time.monotonic() - start
 
 
-def kill_and_resume(directory, uninterrupted, kills, seed):
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+  return run_to_the_end(tmp_path_factory.mktemp("uninterrupted"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_pruned(tmp_path_factory):
+  return run_to_the_end(tmp_path_factory.mktemp("pruned"), "pruned")
+
+
+def kill_and_resume(directory, uninterrupted, kills, seed, optimizer="masked"):
   """Kill a run several times at random moments, then let it end."""
   rng = random.Random(seed)
   expected, seconds = uninterrupted
   killed = 0
   for _ in range(kills):
-    process = begin(directory)
+    process = begin(directory, optimizer)
     if rng.random() < 0.25:  # anywhere, the start-up included
       time.sleep(rng.uniform(0.0, seconds))
     else:  # while it trains, most of the time while it saves
@@ -80,7 +88,7 @@ def kill_and_resume(directory, uninterrupted, kills, seed):
     output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode in (0, -signal.SIGKILL), output
     killed += process.returncode == -signal.SIGKILL
-  end(begin(directory))
+  end(begin(directory, optimizer))
   assert result(directory) == expected
   assert len(expected[0]) > 10
   return killed
@@ -92,8 +100,11 @@ def test_killed_three_times(tmp_path, uninterrupted):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 8))
-def test_killed_often(tmp_path, uninterrupted, seed):
-  assert kill_and_resume(tmp_path, uninterrupted, kills=3, seed=seed) > 0
+def test_killed_often(tmp_path, uninterrupted_pruned, seed):
+  killed = kill_and_resume(
+    tmp_path, uninterrupted_pruned, kills=3, seed=seed, optimizer="pruned"
+  )
+  assert killed == 3
 
 
 def test_stopped_by_sigterm(tmp_path, uninterrupted):

@@ -74,9 +74,9 @@ def mean_loss(params, model_state, batch, key, train):
   return jnp.mean(error**2), (model_state, {"error": jnp.mean(error)})
 
 
-@pytest.mark.parametrize("count", [2, 4, 16])
+@pytest.mark.parametrize("count", [2, 16])
 def test_accumulation_equals_one_batch(count):
-  optimizer = optax.adam(0.01)
+  optimizer = optax.sgd(0.01, momentum=0.9)
   state, batch = tiny.start(optimizer), tiny.Batches()[0]
   make = lambda **kwargs: jax.jit(
     training.make_step(mean_loss, optimizer, **kwargs)

@@ -1,0 +1,48 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from effjax.training import mesh as meshes
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_one_device():
+  devices = jax.devices()[:1]
+  mesh = meshes.from_config(devices=devices)
+  assert dict(mesh.shape) == {"data": 1}
+  assert meshes.describe(mesh).startswith("1 ")
+  batch = meshes.place_batch(
+    {"x": np.ones((3, 2))}, meshes.batch_sharding(mesh)
+  )
+  assert batch["x"].shape == (3, 2)
+
+
+def test_specs_follow_the_longest_common_end():
+  known = {"kernel": ((2,), P("a")), "b/kernel": ((2,), P("b"))}
+  x = np.ones((2,))
+  assert meshes._spec_of("opt/mu/b/kernel", x, known) == P("b")
+  assert meshes._spec_of("opt/mu/c/kernel", x, known) == P("a")
+  assert meshes._spec_of("opt/mu/bias", x, known) == P()
+  assert meshes._spec_of("opt/mu/kernel", np.ones((3,)), known) == P()
+
+
+@pytest.mark.multidevice
+def test_eight_devices(tmp_path):
+  flags = "--xla_force_host_platform_device_count=8"
+  done = subprocess.run(
+    (sys.executable, "-m", "tests.training.eight_devices", str(tmp_path)),
+    cwd=ROOT,
+    env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+    capture_output=True,
+    text=True,
+    timeout=240,
+  )
+  assert done.returncode == 0, done.stderr[-4000:]
+  assert "all checks passed" in done.stdout

@@ -37,7 +37,6 @@ _PAGE = {
 # On coloured cells the ink is that of the cell, not of the page.
 _DARK, _LIGHT = "#141518", "#fdfdfd"
 WIDTH = 4.4
-_POINT = 1 / 72
 
 
 def to_svg(figure: Any, prefix: str, alt: str) -> str:
@@ -132,17 +131,12 @@ def name_ends(figure, axes, named) -> None:
   """Writes each name beside the right end of its line, without overlaps."""
   if not named:
     return
-  longest = max(len(wrap(name, 20).split("\n")[0]) for name, *_ in named)
   texts = [wrap(name, 20) for name, *_ in named]
-  # A pad on the right that the layout leaves free: 5 points a character.
-  figure.get_layout_engine().set(
-    rect=(
-      0,
-      0,
-      1 - (longest * 5.0 + 10) * _POINT / WIDTH,
-      figure.get_layout_engine().get()["rect"][3],
-    )
-  )
+  longest = max(len(line) for text in texts for line in text.split("\n"))
+  # Room on the right that the layout leaves free: 5.2 points a character.
+  layout = figure.get_layout_engine()
+  right = (longest * 5.2 + 10) / (72 * WIDTH)
+  layout.set(rect=(0, 0, 1 - right, layout.get()["rect"][3]))
   figure.draw_without_rendering()
   low, high = axes.get_ylim()
   span = axes.get_window_extent().height * 72 / figure.dpi

@@ -92,7 +92,9 @@ def lines_with_bands(
     if finite.size:
       named.append((name, finite[-1], color))
   axes.set_xlabel(xlabel, color=drawing.MUTED)
-  axes.margins(x=0.03)
+  if place.size and scale != "log":
+    margin = 0.03 * (np.ptp(place) or 1.0)
+    axes.set_xlim(place.min() - margin, place.max() + margin)
   if ylim is not None:
     axes.set_ylim(*ylim)
   drawing.name_ends(figure, axes, named)

@@ -159,7 +159,7 @@ def name_ends(figure, axes, named) -> None:
       color=color,
       annotation_clip=False,
       arrowprops=(
-        {"arrowstyle": "-", "color": color, "lw": 0.6, "shrinkA": 1}
+        {"arrowstyle": "-", "color": color, "lw": 0.6, "relpos": (0, 0.5)}
         if abs(y - want) > 4
         else None
       ),

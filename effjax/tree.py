@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Tree = Any
 Where = str | re.Pattern | Sequence | Callable[[str, Any], bool] | Tree | None
@@ -119,10 +120,20 @@ def _patterns(where: Where) -> list | None:
   return None
 
 
+def _compile(pattern: str | re.Pattern) -> re.Pattern:
+  try:
+    return re.compile(pattern)
+  except re.error as error:
+    raise ValueError(
+      f"{pattern!r} is not a regular expression: {error}; '.*' stands for any"
+      " text"
+    ) from None
+
+
 def _by_patterns(patterns: list, leaves: list[tuple[str, Any]]) -> list[bool]:
   chosen = [False] * len(leaves)
   for pattern in patterns:
-    expression = re.compile(pattern)
+    expression = _compile(pattern)
     hits = [
       is_array(leaf) and expression.fullmatch(name) is not None
       for name, leaf in leaves
@@ -153,8 +164,8 @@ def select(tree: Tree, where: Where = None) -> Tree:
     A tree of Python bools of the same structure.
 
   Raises:
-    ValueError: If nothing is selected, a pattern matches no leaf, or a tree of
-      bools has another structure.
+    ValueError: If nothing is selected, a pattern matches no leaf or is none,
+      or a tree of bools has another structure.
 
   >>> params = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
   >>> select(params, ".*kernel")
@@ -176,7 +187,7 @@ def select(tree: Tree, where: Where = None) -> Tree:
       is_array(leaf) and bool(where(name, leaf)) for name, leaf in leaves
     ]
   else:
-    chosen = _from_bools(where, treedef)
+    chosen = _from_bools(where, tree)
   if not any(chosen):
     known = [name for name, leaf in leaves if is_array(leaf)]
     raise ValueError(
@@ -192,17 +203,32 @@ def _is_bool_tree(where: Any) -> bool:
   return bool(leaves) and all(isinstance(leaf, bool) for leaf in leaves)
 
 
-def _from_bools(where: Tree, treedef: Any) -> list[bool]:
-  # A selection may hold None where a mask tree does: not selected.
-  leaves, structure = jax.tree.flatten(where, is_leaf=lambda x: x is None)
-  leaves = [bool(x) for x in leaves if x is not None or structure == treedef]
-  if len(leaves) != treedef.num_leaves:
+def _from_bools(where: Tree, tree: Tree) -> list[bool]:
+  # A tree of scores has None where the parameters have a leaf without scores,
+  # a tree of bools may have None for False: both are positions here.
+  is_none = lambda x: x is None
+  flat, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_none)
+  try:
+    entries = treedef.flatten_up_to(where)
+  except ValueError as error:
+    reason = str(error).splitlines()[0].rstrip(".")
     raise ValueError(
-      f"the selector is a tree of {len(leaves)} leaves, the parameters have"
-      f" {treedef.num_leaves}; give a pattern, a function or a tree of bools"
-      " of the same structure"
-    )
-  return leaves
+      "the selector does not have the structure of the tree to select from"
+      f" ({reason}); give a pattern, a function or a tree of bools of the same"
+      " structure"
+    ) from None
+  chosen = []
+  for (path, leaf), entry in zip(flat, entries, strict=True):
+    if not isinstance(entry, bool | np.bool_ | None):
+      raise ValueError(
+        f"the selector has {type(entry).__name__} at {_name(path)!r}; a tree of"
+        " bools is wanted there"
+      )
+    if leaf is not None:
+      chosen.append(bool(entry) and is_array(leaf))
+    elif entry:
+      raise ValueError(f"the selector chooses {_name(path)!r}, which is None")
+  return chosen
 
 
 def assign(tree: Tree, rules: Sequence[tuple[str, Any]]) -> Tree:
@@ -224,7 +250,7 @@ def assign(tree: Tree, rules: Sequence[tuple[str, Any]]) -> Tree:
   >>> assign(params, [(".*kernel", 0.9), (".*", None)])
   {'conv': {'bias': None, 'kernel': 0.9}}
   """
-  compiled = [(re.compile(pattern), value) for pattern, value in rules]
+  compiled = [(_compile(pattern), value) for pattern, value in rules]
   flat, treedef = jax.tree_util.tree_flatten_with_path(tree)
   values = []
   for path, leaf in flat:
@@ -235,8 +261,8 @@ def assign(tree: Tree, rules: Sequence[tuple[str, Any]]) -> Tree:
       patterns = [expression.pattern for expression, _ in compiled]
       raise ValueError(
         f"no rule covers the leaf {name!r}; the nearest patterns are"
-        f" {', '.join(nearest(name, patterns, 3)) or 'none'}. End the rules with"
-        " ('.*', value) to cover the rest"
+        f" {', '.join(nearest(name, patterns, 3)) or 'none'}. End the rules"
+        " with ('.*', value) to cover the rest"
       )
     values.append(value)
   return treedef.unflatten(values)

@@ -30,7 +30,8 @@ def check_sparsity(sparsity: float, name: str = "sparsity") -> float:
   if not 0.0 <= sparsity <= 1.0:
     hint = f"; did you mean {sparsity / 100}?" if 1 < sparsity <= 100 else ""
     raise ValueError(
-      f"{name} {sparsity} is outside [0, 1], the share of weights to prune{hint}"
+      f"{name} {sparsity} is outside [0, 1], the share of weights to"
+      f" prune{hint}"
     )
   return sparsity
 

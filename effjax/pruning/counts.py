@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from effjax.pruning.allocation import check_sparsity, count_kept
-from effjax.pruning.search import Wide, wide
+from effjax.pruning.integers import Wide, wide
 
 
 def is_traced(x: Any) -> bool:
@@ -28,17 +28,34 @@ def is_traced(x: Any) -> bool:
   return isinstance(x, jax.core.Tracer)
 
 
-def _reference_kept(size: int, sparsity: float) -> int:
-  """Count as the reference does: the ceiling of a float64 product."""
-  return math.ceil(size * (1.0 - check_sparsity(sparsity)))
+def static_kept(size: int, sparsity: float, convention: str) -> int:
+  """Count the weights that remain, on the host.
+
+  Args:
+    size: Number of weights.
+    sparsity: Share of pruned weights.
+    convention: "exact" or "reference", see `kept_counts`.
+
+  Returns:
+    The count; under "reference" the rank k of the threshold.
+
+  >>> static_kept(1000, 0.95, "exact"), static_kept(1000, 0.95, "reference")
+  (50, 51)
+  """
+  if convention == "exact":
+    return count_kept(size, sparsity)
+  # Nothing is the (n+1)-th largest, so that sparsity 0 keeps everything.
+  everything = check_sparsity(sparsity) == 0.0
+  return size + 1 if everything else math.ceil(size * (1.0 - sparsity))
 
 
-def _traced_kept(sparsity: jax.Array, size: int, rounding: float) -> Wide:
-  """Compute size - floor(sparsity * size + rounding) in integers.
+def _traced_kept(sparsity: jax.Array, size: int, convention: str) -> Wide:
+  """Compute `static_kept` of a traced sparsity in integers.
 
   The sparsity is taken as the float32 number it is; limbs of 12 bits keep every
   product within 32 bits.
   """
+  rounding = 0.5 if convention == "exact" else 0.0
   scaled = sparsity.astype(jnp.float32) * jnp.float32(2**24)
   whole = jnp.clip(jnp.floor(scaled), 0.0, float(2**24))
   rest = (scaled - whole) * jnp.float32(size / 2**24) + jnp.float32(rounding)
@@ -63,7 +80,9 @@ def _traced_kept(sparsity: jax.Array, size: int, rounding: float) -> Wide:
     (low >> 16) + ((limbs[4] + (limbs[5] << 12)) << 8), low & 0xFFFF
   )
   all_of_it = wide([size])
-  low = all_of_it.low[0] - pruned.low
+  # Sparsity 0 asks for one more than there are, see `static_kept`.
+  more = (scaled <= 0.0).astype(jnp.int32) if convention == "reference" else 0
+  low = all_of_it.low[0] - pruned.low + more
   high = all_of_it.high[0] - pruned.high + (low >> 16)
   return Wide(jnp.maximum(high, 0), jnp.where(high < 0, 0, low & 0xFFFF))
 
@@ -91,19 +110,17 @@ def kept_counts(
   """
   if (sparsity is None) == (keep is None):
     raise ValueError("give either a sparsity or keep=, the number to keep")
-  reference = convention == "reference"
   counts = []
   for i, size in enumerate(sizes):
     if keep is not None:
       counts.append(_given(keep[i], size))
     elif is_traced(sparsity[i]):
-      counts.append(_traced_kept(sparsity[i], size, 0.0 if reference else 0.5))
+      counts.append(_traced_kept(sparsity[i], size, convention))
     else:
       share = check_sparsity(sparsity[i])
       if share == 1.0 and size:
         warnings.warn("sparsity 1 prunes every weight", stacklevel=3)
-      rule = _reference_kept if reference else count_kept
-      counts.append(_scalar(wide([rule(size, share)])))
+      counts.append(_scalar(wide([static_kept(size, share, convention)])))
   return Wide(
     jnp.stack([count.high for count in counts]),
     jnp.stack([count.low for count in counts]),

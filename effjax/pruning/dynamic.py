@@ -158,7 +158,9 @@ def dynamic(
         "dynamic needs the parameters: optimizer.update(updates, state, params)"
       )
     hit = state.steps == state.count
-    moved = jnp.sum(jnp.where(hit[:, None], state.moved, 0), axis=0)
+    moved = jnp.sum(
+      jnp.where(hit[:, None], state.moved, 0), axis=0, dtype=jnp.int32
+    )
     masks = jax.lax.cond(
       jnp.any(hit),
       lambda: move(params, updates if grads is None else grads, state, moved),

@@ -206,8 +206,8 @@ def unpack(packed: Tree, like: Tree) -> Tree:
     size = math.prod(leaf.shape)
     if bits.shape != (-(-size // 8),):
       raise ValueError(
-        f"the packed mask of {name!r} has shape {bits.shape}; {leaf.shape} needs"
-        f" {(-(-size // 8),)}"
+        f"the packed mask of {name!r} has shape {bits.shape}; {leaf.shape}"
+        f" needs {(-(-size // 8),)}"
       )
     flat = jnp.unpackbits(bits, count=size).astype(bool)
     masks.append(flat.reshape(leaf.shape))

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 
 from effjax import tree as trees
 from effjax.pruning.counts import is_traced, kept_counts
+from effjax.pruning.integers import key_dtype, order_keys
 from effjax.pruning.scores import check_convention
-from effjax.pruning.search import keep_largest, key_dtype, order_keys
+from effjax.pruning.search import keep_largest
 
 Tree = Any
 
@@ -36,10 +37,16 @@ def _selected(scores: Tree, where: trees.Where) -> tuple[list, list, Any]:
   picked = [leaves[i] for i in index]
   if not any(map(is_traced, picked)):
     for i, bad in zip(index, _holds_nan(picked), strict=True):
-      if bad:
-        name = jax.tree.leaves(trees.names(scores))[i]
-        raise ValueError(f"the scores of {name or 'the array'!r} hold NaN")
+      # While a function is traced, even this question has no answer.
+      if not is_traced(bad) and bad:
+        raise ValueError(f"the scores of {_label(scores, i)} hold NaN")
   return index, leaves, treedef
+
+
+def _label(scores: Tree, i: int) -> str:
+  """Name a leaf in an error."""
+  name = jax.tree.leaves(trees.names(scores))[i]
+  return repr(name) if name else "the array"
 
 
 def _per_leaf(
@@ -53,9 +60,15 @@ def _per_leaf(
   values = trees.align(scores, value, what)
   missing = [i for i in index if values[i] is None]
   if missing:
-    name = jax.tree.leaves(trees.names(scores))[missing[0]]
-    raise ValueError(f"the {what} has no number for the selected leaf {name!r}")
+    raise ValueError(
+      f"the {what} has no number for the selected leaf"
+      f" {_label(scores, missing[0])}"
+    )
   return [values[i] for i in index]
+
+
+def _has_axis(leaf: jax.Array, axis: int) -> bool:
+  return -leaf.ndim <= axis < leaf.ndim
 
 
 def _place(masks: list, index: list[int], count: int, treedef: Any) -> Tree:
@@ -103,11 +116,11 @@ def topk(
   index, leaves, treedef = _selected(scores, where)
   picked = [leaves[i] for i in index]
   if axis is not None:
-    names = jax.tree.leaves(trees.names(scores))
     for i in index:
-      if not -leaves[i].ndim <= axis < leaves[i].ndim:
+      if not _has_axis(leaves[i], axis):
         raise ValueError(
-          f"axis {axis} does not exist in {names[i]!r} of shape {leaves[i].shape}"
+          f"axis {axis} does not exist in {_label(scores, i)} of shape"
+          f" {leaves[i].shape}"
         )
   sizes = [leaf.size if axis is None else leaf.shape[axis] for leaf in picked]
   counts = kept_counts(
@@ -246,24 +259,18 @@ def n_m(
   if not (isinstance(n, int) and isinstance(m, int) and 0 <= n <= m and m > 0):
     raise ValueError(f"n:m must be whole numbers with 0 <= n <= m, not {n}:{m}")
   index, leaves, treedef = _selected(scores, where)
-  names = jax.tree.leaves(trees.names(scores))
   masks = []
   for i in index:
     leaf = leaves[i]
-    if not -leaf.ndim <= axis < leaf.ndim or leaf.shape[axis] % m:
-      divisors = [
-        d
-        for d in (2, 4, 8, 16)
-        if leaf.ndim >= -axis and leaf.shape[axis] % d == 0
-      ]
+    length = leaf.shape[axis] if _has_axis(leaf, axis) else None
+    if length is None or length % m:
+      fit = [d for d in (16, 8, 4, 2) if length is not None and length % d == 0]
+      advice = (
+        f"groups of {fit[0]} would fit" if fit else "deselect it by where="
+      )
       raise ValueError(
-        f"{names[i]!r} of shape {leaf.shape} cannot be cut into groups of {m}"
-        f" along axis {axis}; "
-        + (
-          f"groups of {divisors[-1]} would fit"
-          if divisors
-          else "deselect it with where="
-        )
+        f"{_label(scores, i)} of shape {leaf.shape} cannot be cut into groups"
+        f" of {m} along axis {axis}; {advice}"
       )
     masks.append(_n_m(leaf, n=n, m=m, axis=axis % leaf.ndim))
   return _place(masks, index, len(leaves), treedef)

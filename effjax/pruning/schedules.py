@@ -5,6 +5,7 @@ its updates on the host, so that counts of weights are computed there, exactly;
 `sparsity` and `fires` answer for any step, concrete or traced.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def from_table(
   levels = tuple(check_sparsity(level) for level in levels)
   if len(steps) != len(levels):
     raise ValueError(f"{len(steps)} steps do not fit {len(levels)} levels")
-  if any(a >= b for a, b in zip(steps, steps[1:], strict=False)):
+  if any(a >= b for a, b in itertools.pairwise(steps)):
     raise ValueError(f"the steps of a schedule must ascend, not {steps}")
   _check_steps(**{f"step {step}": step for step in steps})
   table = np.asarray(steps, np.int32)

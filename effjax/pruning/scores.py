@@ -18,7 +18,7 @@ _OFFSET = 1e-4
 
 
 def _wide(x: jax.Array) -> jax.Array:
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def _map(function: Callable, params: Tree, *others: tuple[Tree, str]) -> Tree:
@@ -76,7 +76,7 @@ def hold_down(scores: Tree, masks: Tree, floor: float = -jnp.inf) -> Tree:
   Returns:
     Scores.
 
-  >>> hold_down({"w": jnp.ones(2)}, {"w": jnp.array([True, False])})["w"].tolist()
+  >>> hold_down(jnp.ones(2), jnp.array([True, False])).tolist()
   [1.0, -inf]
   """
   leaves, treedef = jax.tree.flatten(scores)

@@ -7,6 +7,7 @@ has to be called. Everything that can differ between the members of a population
 serves stacked states.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,10 +18,11 @@ import optax
 
 from effjax import tree as trees
 from effjax.pruning import scores as scoring
-from effjax.pruning.allocation import count_kept, uniform
+from effjax.pruning.allocation import uniform
+from effjax.pruning.counts import static_kept
+from effjax.pruning.integers import Wide, wide
 from effjax.pruning.masks import MASKS, global_topk, topk
 from effjax.pruning.schedules import Schedule
-from effjax.pruning.search import Wide, wide
 
 Tree = Any
 
@@ -46,6 +48,9 @@ class PruneState(NamedTuple):
 
 def _score_function(score: str | Callable) -> Callable[[Tree, Tree], Tree]:
   """Make any score a function of (params, grads)."""
+  if score is scoring.fisher:
+    # It takes squared gradients; what arrives here are gradients.
+    score = "fisher"
   if isinstance(score, str):
     if score not in scoring.SCORES:
       raise ValueError(
@@ -83,18 +88,20 @@ def _counts(
   allocation: Callable,
 ) -> list[list[int]]:
   """Compute the counts [U][G] of kept weights on the host."""
-  leaves = jax.tree.leaves(params)
-  picked = jax.tree.leaves(chosen)
-  sizes = [leaf.size for leaf, c in zip(leaves, picked, strict=True) if c]
+  picked = jax.tree.leaves(trees.partition(params, chosen)[0])
+  options = getattr(mask, "keywords", {})
+  axis = options.get("axis")
+  kept = functools.partial(
+    static_kept, convention=options.get("convention", "exact")
+  )
   rows = []
   for level in levels:
     if _is(mask, global_topk):
-      rows.append([count_kept(sum(sizes), level)])
+      rows.append([kept(sum(leaf.size for leaf in picked), level)])
     elif _is(mask, topk):
       shares = jax.tree.leaves(allocation(params, level, where=chosen))
-      rows.append(
-        [count_kept(n, s) for n, s in zip(sizes, shares, strict=True)]
-      )
+      sizes = [p.size if axis is None else p.shape[axis] for p in picked]
+      rows.append([kept(n, s) for n, s in zip(sizes, shares, strict=True)])
     else:
       rows.append([0])
   return rows
@@ -118,7 +125,9 @@ def promote(u: jax.Array, p: jax.Array) -> jax.Array:
   'float32'
   """
   # Narrow updates would round -p and leave weights that are not exactly zero.
-  return u.astype(jnp.promote_types(u.dtype, p.dtype))
+  with jax.numpy_dtype_promotion("standard"):
+    common = jnp.promote_types(u.dtype, p.dtype)
+  return u.astype(common)
 
 
 def prune(
@@ -216,7 +225,9 @@ def prune(
         "prune needs the parameters: optimizer.update(updates, state, params)"
       )
     hit = state.steps == state.count
-    row = jnp.sum(jnp.where(hit[:, None, None], state.keep, 0), axis=0)
+    row = jnp.sum(
+      jnp.where(hit[:, None, None], state.keep, 0), axis=0, dtype=jnp.int32
+    )
     gradients = updates if grads is None else grads
     weights = params if state.dense is None else _overlay(params, state.dense)
     masks = jax.lax.cond(
@@ -227,7 +238,9 @@ def prune(
     dense = state.dense
     if dense is not None:
       dense = jax.tree.map(
-        lambda u, d: None if d is None else (d + promote(u, d)).astype(d.dtype),
+        lambda u, d: (
+          None if d is None else (promote(d, u) + promote(u, d)).astype(d.dtype)
+        ),
         updates,
         dense,
       )

@@ -60,9 +60,9 @@ def get_config(arg: str = ""):
       ),
       model=dict(name="cnn", options=dict(features=(16, 32), hidden=128)),
       training=dict(
-        epochs=4 if quick else 10,
+        epochs=4 if quick else 6,
         # The post-training arm: a dense model of the rest of the epochs first.
-        epochs_pt=2 if quick else 5,
+        epochs_pt=2 if quick else 3,
         batch_size=128,
         eval_batch_size=1000,
         optimizer="adamw",
@@ -79,13 +79,13 @@ def get_config(arg: str = ""):
             initial=0.05,
             begin=0.5 if quick else 1.0,
             every=0.25 if quick else 0.5,
-            end=3.0 if quick else 7.5,
+            end=3.0 if quick else 4.5,
           ),
           pt=dict(
             initial=0.05,
             begin=0.0,
             every=0.25,
-            end=1.5 if quick else 3.75,
+            end=1.5 if quick else 2.25,
           ),
         ),
       ),

@@ -1,0 +1,406 @@
+"""The report of the bias study: tables, verdicts, plots and pictures."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from effjax import metrics
+from effjax.studies import elements, figures, report
+from effjax.studies.bias.measures import QUANTITIES, Outcomes
+from effjax.studies.bias.problems import Problem
+
+ARMS = {
+  "dense": "dense",
+  "ri": "pruned while training",
+  "pt": "pruned after training",
+}
+_COLUMNS = (
+  "accuracy",
+  "auc",
+  "uncertainty",
+  "interdependence",
+  "tcb",
+  "ece",
+  "amplification",
+  "backdoor",
+)
+_PLOTS = (
+  "auc",
+  "uncertainty",
+  "interdependence",
+  "tcb",
+  "amplification",
+  "backdoor",
+)
+_IDEAL = {"one": 1.0, "zero": 0.0}
+
+
+def build(
+  place: pathlib.Path,
+  config: Any,
+  problem: Problem,
+  outcomes: Outcomes,
+  parts: Sequence[Any],
+  results: dict[str, Any],
+) -> pathlib.Path:
+  """Write `report.html`.
+
+  Args:
+    place: Directory of the study.
+    config: The configuration.
+    problem: The data.
+    outcomes: What was measured on every model.
+    parts: The stages, with the logits of their models.
+    results: The content of `results.json`.
+
+  Returns:
+    The path of the report.
+  """
+  sections = from_results(results)
+  flips = _gallery(config, problem, parts)
+  if flips is not None:
+    sections.insert(3, flips)
+  return report.build(
+    place / "report.html",
+    title=results["title"],
+    summary=summary(results),
+    sections=sections,
+    provenance=provenance(results, config),
+  )
+
+
+def provenance(results: dict[str, Any], config: Any = None) -> dict[str, Any]:
+  """Gather what a reader needs to repeat the study.
+
+  Args:
+    results: The content of `results.json`.
+    config: The configuration, or None.
+
+  Returns:
+    Names to values.
+  """
+  kept = ("command", "time", "commit", "versions", "devices")
+  environment = results["environment"]
+  facts = {k: environment[k] for k in kept if k in environment}
+  facts["seeds"] = ", ".join(map(str, results["seeds"]))
+  facts["learning rates"] = results["learning_rates"]
+  facts["data"] = results["data"]
+  if config is not None:
+    facts["config"] = config.to_dict()
+  return facts
+
+
+def _row(results: dict[str, Any], arm: str, sparsity: float) -> dict[str, Any]:
+  for row in results["table"]:
+    if row["arm"] == arm and row["sparsity"] == sparsity:
+      return row
+  raise ValueError(f"the table has no row {arm} at {sparsity}")
+
+
+def _levels(results: dict[str, Any], arm: str) -> list[float]:
+  return [r["sparsity"] for r in results["table"] if r["arm"] == arm]
+
+
+def _arms(results: dict[str, Any]) -> list[str]:
+  present = {row["arm"] for row in results["table"]}
+  return [arm for arm in ("ri", "pt") if arm in present]
+
+
+def summary(results: dict[str, Any]) -> str:
+  """Say in a few sentences what was found.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    Text for a report.
+  """
+  sizes = results["sizes"]
+  dense = _row(results, "dense", 0.0)
+  text = (
+    f"{len(results['runs'])} models with {results['parameters']:,} parameters"
+    f" predict {len(results['attributes'])} attributes of"
+    f" {sizes['test']:,} test pictures, trained on {sizes['train']:,} with"
+    f" {len(results['seeds'])} seeds. The dense models reach a mean AUC of"
+    f" {dense['auc']['estimate']:.3f}."
+  )
+  for arm in _arms(results):
+    top = _levels(results, arm)[-1]
+    row = _row(results, arm, top)
+    text += (
+      f" Models **{ARMS[arm]}** to {top:.1%} sparsity have"
+      f" {row['auc']['estimate']:.3f}, with"
+      f" {row['uncertainty']['estimate']:.0%} of predictions uncertain"
+      f" (dense {dense['uncertainty']['estimate']:.0%}) and bias amplification"
+      f" {row['amplification']['estimate']:+.3f}"
+      f" (dense {dense['amplification']['estimate']:+.3f})."
+    )
+  return text + (
+    "\n\nMasks simulate sparsity: a pruned model is no faster by itself. The"
+    " attributes follow from the class or the pixels of a picture; they stand"
+    " in for social attributes in method only."
+  )
+
+
+def from_results(results: dict[str, Any]) -> list[elements.Section]:
+  """Make the sections that need nothing but `results.json`.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    Sections of a report.
+  """
+  seeds = len(results["seeds"])
+  note = (
+    f"Mean over {len(results['attributes'])} attributes and {seeds} seeds"
+    f" ({', '.join(map(str, results['seeds']))}); ± is the 95 % interval of"
+    f" Student's t over seeds; {results['sizes']['test']:,} test pictures."
+  )
+  sections = [
+    elements.Section("The models compared", [_table(results, note)]),
+  ]
+  if results["verdicts"]:
+    judged = [elements.Verdict(**_named(v)) for v in results["verdicts"]]
+    caption = (
+      "A claim is reproduced if its whole 95 % interval lies where the claim"
+      " says, not reproduced if it lies outside, inconclusive otherwise."
+      + (" Three seeds make this provisional." if seeds <= 3 else "")
+    )
+    sections.append(
+      elements.Section(
+        "The claims judged", [elements.Verdicts(judged, caption=caption)]
+      )
+    )
+  if _arms(results):
+    plots = [_plot(results, name, note) for name in _PLOTS if _defined(results, name)]
+    sections.append(
+      elements.Section("What grows with sparsity", [elements.Plots(plots)])
+    )
+    sections.append(_who(results))
+  sections.append(_meaning(results))
+  return sections
+
+
+def _named(verdict: dict[str, Any]) -> dict[str, Any]:
+  return {**verdict, "arm": ARMS[verdict["arm"]]}
+
+
+def _defined(results: dict[str, Any], name: str) -> bool:
+  values = [row[name]["estimate"] for row in results["table"]]
+  return bool(np.isfinite(np.array(values, float)).any())
+
+
+def _table(results: dict[str, Any], note: str) -> elements.Table:
+  shown = [name for name in _COLUMNS if _defined(results, name)]
+  columns: list[Any] = ["sparsity"]
+  columns += [
+    elements.Column(QUANTITIES[name].title, digits=QUANTITIES[name].digits)
+    for name in shown
+  ]
+  rows: list[Any] = []
+  for arm in ("dense", *_arms(results)):
+    rows.append(ARMS[arm])
+    for level in _levels(results, arm):
+      row = _row(results, arm, level)
+      name = "dense" if arm == "dense" else f"{100 * level:g} %"
+      rows.append([name, *(row[n] for n in shown)])
+  return elements.Table(columns, rows, caption=note)
+
+
+def _plot(results: dict[str, Any], name: str, note: str) -> elements.Plot:
+  quantity = QUANTITIES[name]
+  arms = _arms(results)
+  levels = sorted({s for arm in arms for s in _levels(results, arm)})
+  pick = lambda arm, s: (
+    _row(results, arm, s)[name] if s in _levels(results, arm) else None
+  )
+  ends = ("estimate", "low", "high")
+  series = {
+    ARMS[arm]: tuple(
+      [np.nan if (cell := pick(arm, s)) is None else cell[end] for s in levels]
+      for end in ends
+    )
+    for arm in arms
+  }
+  dense = _row(results, "dense", 0.0)[name]
+  last = [_row(results, arm, _levels(results, arm)[-1])[name] for arm in arms]
+  top = max(last, key=lambda cell: abs(cell["estimate"] - dense["estimate"]))
+  title = (
+    f"{quantity.title[0].upper()}{quantity.title[1:]}: {dense['estimate']:.3f}"
+    f" dense, {top['estimate']:.3f} at {100 * levels[-1]:g} %"
+  )
+  ideal = _IDEAL.get(quantity.better)
+  figure = figures.lines_with_bands(
+    levels,
+    series,
+    title=title,
+    xlabel="sparsity",
+    ylabel=quantity.title,
+    scale="sparsity",
+    reference=("dense", *(dense[end] for end in ends)),
+    target=None if ideal is None else ("ideal", ideal),
+  )
+  return elements.Plot(figure, alt=f"{title}; against sparsity", caption=note)
+
+
+def _who(results: dict[str, Any]) -> elements.Section:
+  """Show which attributes change most at the sparsity in focus."""
+  names = np.array(results["attributes"])
+  arms = _arms(results)
+  level = _focus(results)
+  plots = []
+  for quantity, words in (
+    ("auc", "change of AUC against dense"),
+    ("amplification", "change of bias amplification against dense"),
+  ):
+    changes = {arm: _change(results, arm, level, quantity) for arm in arms}
+    first = changes[arms[0]].estimate
+    order = np.argsort(np.where(np.isfinite(first), first, np.inf))
+    order = order[np.isfinite(first[order])]
+    if not len(order):
+      continue
+    worst = order[0] if quantity == "auc" else order[-1]
+    title = (
+      f"At {100 * level:g} % sparsity {names[worst]} changes most:"
+      f" {first[worst]:+.3f}"
+    )
+    figure = figures.dot_intervals(
+      names[order].tolist(),
+      {
+        ARMS[arm]: (c.estimate[order], c.low[order], c.high[order])
+        for arm, c in changes.items()
+      },
+      title=title,
+      xlabel=words,
+      reference=0.0,
+    )
+    plots.append(
+      elements.Plot(
+        figure,
+        alt=f"{title}; {words} by attribute",
+        caption=f"Paired differences, mean and 95 % interval over"
+        f" {len(results['seeds'])} seeds.",
+      )
+    )
+  return elements.Section("Who is hurt", [elements.Plots(plots)])
+
+
+def _focus(results: dict[str, Any]) -> float:
+  levels = _levels(results, _arms(results)[0])
+  return min(levels, key=lambda s: abs(s - 0.98))
+
+
+def _change(
+  results: dict[str, Any], arm: str, level: float, quantity: str
+) -> metrics.Interval:
+  """The paired change against dense of every attribute."""
+
+  def values(arm: str, sparsity: float) -> np.ndarray:
+    rows = []
+    for seed in results["seeds"]:
+      for run in results["runs"]:
+        if (run["arm"], run["sparsity"], run["seed"]) == (arm, sparsity, seed):
+          value = np.array(run["by_attribute"][quantity], float)
+          rows.append(_over_groups(value))
+    return np.stack(rows)
+
+  return metrics.seed_interval(
+    values(arm, level), reference=values("dense", 0.0)
+  )
+
+
+def _over_groups(value: np.ndarray) -> np.ndarray:
+  """Average [G, A] over the groups where it is defined; [A] stays."""
+  if value.ndim == 1:
+    return value
+  defined = np.isfinite(value)
+  count = defined.sum(0)
+  total = np.where(defined, value, 0.0).sum(0)
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _gallery(
+  config: Any, problem: Problem, parts: Sequence[Any]
+) -> elements.Section | None:
+  """Show pictures on which dense and sparse models disagree."""
+  if config.data.name == "celeba":
+    return None  # terms of use: its pictures are not copied
+  models = [
+    (member, test)
+    for part in parts
+    for member, test in zip(part.members, part.test, strict=True)
+  ]
+  pruned = [m.sparsity for m, _ in models if m.arm == "ri"]
+  if not pruned:
+    return None
+  level = min(pruned, key=lambda s: abs(s - config.report.focus))
+  mean = lambda arm, s: np.mean(
+    [z for m, z in models if (m.arm, m.sparsity) == (arm, s)], axis=0
+  )
+  dense, sparse = mean("dense", 0.0), mean("ri", level)
+  labels = problem.labels["test"]
+  flipped = ((dense > 0) != (sparse > 0)) & ((dense > 0) == labels)
+  # The surest right decisions that the sparse models overturn.
+  sure = np.where(flipped, np.abs(dense), 0.0)
+  best = sure.argmax(1)
+  rows = np.argsort(-sure.max(1))[: config.report.gallery]
+  rows = rows[sure.max(1)[rows] > 0]
+  images = np.concatenate(list(problem.pictures("test", 1000)))
+  word = lambda z: "yes" if z > 0 else "no"
+  pictures = [
+    elements.Picture(
+      np.repeat(np.repeat(images[i].squeeze(), 3, 0), 3, 1),
+      caption=f"{problem.attributes[a]}: {word(dense[i, a])} →"
+      f" {word(sparse[i, a])}",
+    )
+    for i in rows
+    for a in [best[i]]
+  ]
+  lost = flipped.sum()
+  gained = (((dense > 0) != (sparse > 0)) & ((dense > 0) != labels)).sum()
+  return elements.Section(
+    "Decisions that flip",
+    [
+      f"At {100 * level:g} % sparsity (pruned while training) {lost:,} right"
+      f" decisions of the dense models turn wrong and {gained:,} wrong ones"
+      f" turn right, of {labels.size:,}. Below are the right ones of which the"
+      " dense models were surest.",
+      elements.Gallery(
+        pictures,
+        caption="Attribute: dense decision → sparse decision, logits averaged"
+        " over seeds.",
+      ),
+    ],
+  )
+
+
+def _meaning(results: dict[str, Any]) -> elements.Section:
+  marks = ", ".join(
+    f"{name} goes along with {attribute}"
+    for name, attribute in results["marked"].items()
+  )
+  marks = f" Planted marks: {marks}." if marks else ""
+  return elements.Section(
+    "What the numbers mean",
+    [
+      "- **uncertain predictions**: share with a probability between 0.1 and"
+      " 0.9\n"
+      "- **interdependence**: how well one predicted attribute follows from the"
+      " others (R² of a linear fit)\n"
+      "- **threshold calibration bias**: how often the rarer value is predicted,"
+      " over how often it is there; 1 is calibrated\n"
+      "- **calibration error**: mean distance of probability and frequency in"
+      " ten bins\n"
+      "- **bias amplification**: share of the stereotyped group among predicted"
+      " positives minus its share among labelled ones, over pairs of attribute"
+      " and identity group that differ in training\n"
+      "- **backdoor amplification**: the same for a planted mark that says"
+      " nothing at test time",
+      f"Identity groups: {', '.join(results['groups'])}.{marks} Every arm trains"
+      " for the same number of epochs; learning rates of the arms are in the"
+      " provenance below.",
+    ],
+  )

@@ -7,6 +7,7 @@ is one number, so a resumed run sees what an uninterrupted one would have seen.
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -223,7 +224,7 @@ def from_source(
 
   # A million epochs stand for an endless sequence.
   examples = grain.MapDataset.range(size * per_epoch * 10**6).map(example)
-  batches = examples.batch(size, drop_remainder=True)
+  batches: Any = examples.batch(size, drop_remainder=True)
   if threads == 0:
     return Batches(lambda position: batches[position], per_epoch, size)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)

@@ -164,7 +164,7 @@ def build(
     whole = study.place.relative_to(place) / "report.html"
     lead = [page.summary(study.results)]
     if (study.place / "report.html").exists():
-      lead.append(f"The report of this study alone, with all it has: `{whole}`.")
+      lead.append(f"Its own report shows more, also pictures: `{whole}`.")
     sections.append(report.Section(study.title, lead))
     sections += page.from_results(study.results)
     provenance[study.title] = page.provenance(study.results)

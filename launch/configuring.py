@@ -120,22 +120,23 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     ValueError: If there is no such key, it is a group of keys, or the text does
       not read as its type.
   """
-  *groups, last = key.split(".")
-  place: Any = config
-  for group in groups:
-    place = place.get(group) if _is_group(place) else None
-  if not _is_group(place) or last not in place:
+  place = config
+  name, _, rest = key.partition(".")
+  while rest and name in place and _is_group(place[name]):
+    place = place[name]
+    name, _, rest = rest.partition(".")
+  if rest or name not in place:
     known = list(keys(config))
     raise ValueError(f"the config has no key {key!r}{common.meant(key, known)}")
-  if _is_group(place[last]):
-    inner = ", ".join(f"{key}.{name}" for name in place[last])
+  if _is_group(place[name]):
+    inner = ", ".join(f"{key}.{entry}" for entry in place[name])
     raise ValueError(f"{key!r} is a group of keys; set one of {inner}")
   try:
-    value = common.convert(text, place[last])
+    value = common.convert(text, place[name])
   except ValueError as error:
     raise ValueError(f"--config.{key}: {error}") from None
   with place.ignore_type():
-    place[last] = value
+    place[name] = value
 
 
 def keys(config: ml_collections.ConfigDict, prefix: str = "") -> Iterable[str]:

@@ -243,18 +243,18 @@ def _context() -> Any:
   return context
 
 
-def _orbax_save(path: pathlib.Path, arrays: dict[str, Any]) -> None:
+def _orbax_save(path: pathlib.Path, arrays: Any) -> None:
   from orbax.checkpoint import v1 as ocp
 
   with _context(), _quiet():
-    ocp.save(path, arrays)
+    ocp.save(str(path), arrays)
 
 
-def _orbax_load(path: pathlib.Path, targets: dict[str, Any]) -> dict[str, Any]:
+def _orbax_load(path: pathlib.Path, targets: Any) -> Any:
   from orbax.checkpoint import v1 as ocp
 
   with _context(), _quiet():
-    return ocp.load(path, targets)
+    return ocp.load(str(path), targets)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Training: state, step, the loop, what it writes and where it runs."""
 
+from effjax.training.diagnostics import NotFiniteError as NotFiniteError
 from effjax.training.interrupt import Interrupted as Interrupted
 from effjax.training.loop import fit as fit
 from effjax.training.schedules import warmup_cosine as warmup_cosine
@@ -13,6 +14,7 @@ from effjax.training.writer import read_metrics as read_metrics
 
 __all__ = [
   "Interrupted",
+  "NotFiniteError",
   "TrainState",
   "create",
   "fit",

@@ -14,6 +14,19 @@ from effjax.io import checkpoint, files
 from effjax.training.state import TrainState
 
 
+class NotFiniteError(FloatingPointError):
+  """A loss or a parameter is infinite or not a number.
+
+  Attributes:
+    step: The step that shows it.
+    loss: Its loss, [] or [M]; None if a parameter shows it.
+  """
+
+  def __init__(self, message: str, *, step: int, loss: Any = None):
+    super().__init__(message)
+    self.step, self.loss = step, loss
+
+
 def save(
   directory: str | os.PathLike,
   step: int,

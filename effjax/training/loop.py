@@ -78,8 +78,8 @@ def fit(
     The state after the last step.
 
   Raises:
-    FloatingPointError: If a loss or a parameter is not finite. Diagnostics are
-      saved, the last good checkpoint stays.
+    NotFiniteError: (a FloatingPointError) If a loss or a parameter is not
+      finite. Diagnostics are saved, the last good checkpoint stays.
     Interrupted: (a SystemExit) on SIGTERM or SIGINT, after a checkpoint.
     ValueError: If the directory belongs to another config or state.
     OSError: If the directory cannot be written, in one sentence.
@@ -224,12 +224,12 @@ class _Run:
     report = {"step": number, "batch_position": position, "cause": cause}
     report["state_step"] = reached  # the loop may be one step ahead
     diagnostics.save(place, number, report, values, state)
-    error = FloatingPointError(
+    raise diagnostics.NotFiniteError(
       f"{self.name}: {cause} at step {number} (batch {position}); diagnostics"
-      f" are in {place}, the checkpoints made before are kept"
+      f" are in {place}, the checkpoints made before are kept",
+      step=number,
+      loss=values.get("loss"),
     )
-    error.step, error.loss = number, values.get("loss")
-    raise error
 
 
 def _begin(

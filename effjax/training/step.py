@@ -143,7 +143,7 @@ def _accumulated(
   inputs = (micros, jnp.arange(count))
   first = jax.tree.map(lambda x: x[0], inputs)
   _, shapes = jax.eval_shape(body, state.model_state, first)
-  wide = lambda dtype: jnp.promote_types(dtype, jnp.float32)
+  wide = lambda dtype: jnp.float32 if dtype.itemsize < 4 else dtype
   zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, wide(s.dtype)), shapes)
   (model_state, total), _ = jax.lax.scan(
     accumulating, (state.model_state, zeros), inputs

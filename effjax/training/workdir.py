@@ -96,7 +96,7 @@ def environment() -> dict[str, Any]:
   Returns:
     A dict that JSON can hold.
   """
-  packages = {}
+  packages: dict[str, str | None] = {}
   for name in _PACKAGES:
     try:
       packages[name] = importlib.metadata.version(name)

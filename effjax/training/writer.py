@@ -40,12 +40,12 @@ class Writer:
     self._file = self._events = None
     if jax.process_index() != 0:
       return
+    if tensorboard:
+      self._events = _event_writer(self.path.parent / "tensorboard", step)
     with files.explained("write metrics", self.path):
       self.path.parent.mkdir(parents=True, exist_ok=True)
       _keep_until(self.path, step)
       self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
-    if tensorboard:
-      self._events = _event_writer(self.path.parent / "tensorboard", step)
 
   def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
     """Append one line.

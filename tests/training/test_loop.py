@@ -174,10 +174,10 @@ def test_population_in_the_loop(tmp_path):
 
 
 def test_masks_are_in_the_checkpoint(tmp_path):
-  optimizer = tiny.pruned(20)
+  optimizer = tiny.pruned(12)
   whole = fit(tmp_path / "whole", optimizer=optimizer)
   with pytest.raises(OSError, match="the disk failed"):
-    fit(tmp_path / "parts", optimizer=optimizer, batches=Broken(12))
+    fit(tmp_path / "parts", optimizer=optimizer, batches=Broken(18))
   parts = fit(tmp_path / "parts", optimizer=optimizer)
   tiny.assert_same(whole, parts)
   mask = optax.tree.get(parts.opt_state, "mask")

@@ -102,7 +102,9 @@ def make_optimizer(
     raise ValueError(
       f"training.optimizer {config.optimizer!r} is unknown; choose adamw or sgd"
     )
-  schedule = prune_schedule(config.pruning[_phase(member.arm)], member, per_epoch)
+  schedule = prune_schedule(
+    config.pruning[_phase(member.arm)], member, per_epoch
+  )
   rate = training.warmup_cosine(1.0, config.warmup_epochs, epochs, per_epoch)
   return optax.chain(
     *links,
@@ -123,7 +125,9 @@ def _phase(arm: str) -> str:
   return "pt" if arm == "pt" else "ri"
 
 
-def prune_schedule(config: Any, member: Member, per_epoch: int) -> pruning.Schedule:
+def prune_schedule(
+  config: Any, member: Member, per_epoch: int
+) -> pruning.Schedule:
   """Make the schedule of a member, in updates.
 
   Args:
@@ -175,9 +179,7 @@ def train(
     The final states, one a member.
   """
   options = config.training
-  by_seed = {
-    m.seed: problem.train(m.seed, options.batch_size) for m in members
-  }
+  by_seed = {m.seed: problem.train(m.seed, options.batch_size) for m in members}
   per_epoch = next(iter(by_seed.values())).per_epoch
   states, optimizers = [], []
   for i, member in enumerate(members):

@@ -40,7 +40,9 @@ class Verdict:
   result: str
 
 
-def _judge(interval: metrics.Interval, below: float | None, above: float | None):
+def _judge(
+  interval: metrics.Interval, below: float | None, above: float | None
+):
   low, high = float(interval.low), float(interval.high)
   if np.isnan(low) or np.isnan(high):
     return "inconclusive"
@@ -53,7 +55,9 @@ def _judge(interval: metrics.Interval, below: float | None, above: float | None)
   )
 
 
-def _trend(outcomes: Outcomes, arm: str, quantity: str, levels: Sequence[float]):
+def _trend(
+  outcomes: Outcomes, arm: str, quantity: str, levels: Sequence[float]
+):
   """Spearman's correlation of sparsity and quantity, one a seed."""
   columns = np.stack([outcomes.by_seed(arm, s, quantity) for s in levels], 1)
   with warnings.catch_warnings():
@@ -62,7 +66,9 @@ def _trend(outcomes: Outcomes, arm: str, quantity: str, levels: Sequence[float])
     return np.array([scipy.stats.spearmanr(levels, row)[0] for row in columns])
 
 
-def judge(outcomes: Outcomes, arm: str, *, level: float = 0.95) -> list[Verdict]:
+def judge(
+  outcomes: Outcomes, arm: str, *, level: float = 0.95
+) -> list[Verdict]:
   """Judge the claims T1 to T6 on one arm.
 
   Args:
@@ -138,7 +144,9 @@ def judge(outcomes: Outcomes, arm: str, *, level: float = 0.95) -> list[Verdict]
         "T5",
         f"bias amplification grows at {s:.0%} sparsity",
         "bias amplification, sparse − dense",
-        paired(outcomes.by_seed(arm, s, "amplification"), dense("amplification")),
+        paired(
+          outcomes.by_seed(arm, s, "amplification"), dense("amplification")
+        ),
         above=0.0,
       )
   for s in [s for s in (0.98, 0.99) if s in levels]:
@@ -155,7 +163,9 @@ def judge(outcomes: Outcomes, arm: str, *, level: float = 0.95) -> list[Verdict]
   return verdicts
 
 
-def _distance(outcomes: Outcomes, arm: str, s: float, quantity: str) -> np.ndarray:
+def _distance(
+  outcomes: Outcomes, arm: str, s: float, quantity: str
+) -> np.ndarray:
   values = outcomes.by_attribute(arm, s, quantity)
   values = np.where(np.isfinite(values), values, np.nan)
   return np.nanmean(np.abs(values - 1.0), axis=1)

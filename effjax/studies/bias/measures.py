@@ -94,7 +94,9 @@ def make_measure(problem: Problem):
     for metric in (decided(0.0), ranked):
       values |= metric.compute(metric.update(metric.empty, **batch))
     values["auc"] = metrics.auc_exact(test_logits, labels)
-    values["backdoor"] = values["backdoor"][jnp.array(marks, int), jnp.array(columns, int)]
+    values["backdoor"] = values["backdoor"][
+      jnp.array(marks, int), jnp.array(columns, int)
+    ]
     threshold = metrics.adjust_thresholds(validation_logits, validation)
     metric = decided(threshold)
     adjusted = metric.compute(metric.update(metric.empty, **batch))
@@ -166,13 +168,13 @@ class Outcomes:
       quantity: A name of `QUANTITIES`.
     """
     return np.array(
-      [
-        mean(self.each(arm, sparsity, seed))[quantity] for seed in self.seeds()
-      ]
+      [mean(self.each(arm, sparsity, seed))[quantity] for seed in self.seeds()]
     )
 
-  def by_attribute(self, arm: str, sparsity: float, quantity: str) -> np.ndarray:
-    """A quantity for each attribute, [S, A] (a mean over groups if it has them).
+  def by_attribute(
+    self, arm: str, sparsity: float, quantity: str
+  ) -> np.ndarray:
+    """A quantity for each attribute, [S, A]; a mean over groups if it has any.
 
     Args:
       arm: The arm.
@@ -185,12 +187,16 @@ class Outcomes:
       if value.ndim == 2:
         defined = np.isfinite(value)
         total = np.where(defined, value, 0).sum(0)
-        value = np.where(defined.any(0), total / np.maximum(defined.sum(0), 1), np.nan)
+        value = np.where(
+          defined.any(0), total / np.maximum(defined.sum(0), 1), np.nan
+        )
       rows.append(value)
     return np.stack(rows)
 
 
-def table(outcomes: Outcomes, arms: Sequence[str] = ("dense", "ri", "pt")) -> list:
+def table(
+  outcomes: Outcomes, arms: Sequence[str] = ("dense", "ri", "pt")
+) -> list:
   """Sum up every arm at every sparsity.
 
   Args:

@@ -8,6 +8,7 @@ import numpy as np
 
 from effjax import metrics
 from effjax.studies import elements, figures, report
+from effjax.studies.bias import flips
 from effjax.studies.bias.measures import QUANTITIES, Outcomes
 from effjax.studies.bias.problems import Problem
 
@@ -59,9 +60,9 @@ def build(
     The path of the report.
   """
   sections = from_results(results)
-  flips = _gallery(config, problem, parts)
-  if flips is not None:
-    sections.insert(3, flips)
+  overturned = flips.section(config, problem, parts)
+  if overturned is not None:
+    sections.insert(3, overturned)
   return report.build(
     place / "report.html",
     title=results["title"],
@@ -95,8 +96,15 @@ def provenance(results: dict[str, Any], config: Any = None) -> dict[str, Any]:
 def _row(results: dict[str, Any], arm: str, sparsity: float) -> dict[str, Any]:
   for row in results["table"]:
     if row["arm"] == arm and row["sparsity"] == sparsity:
-      return row
+      return {k: _defined_or_nan(v) for k, v in row.items()}
   raise ValueError(f"the table has no row {arm} at {sparsity}")
+
+
+def _defined_or_nan(value: Any) -> Any:
+  """Read what JSON holds as null as NaN."""
+  if isinstance(value, dict):
+    return {k: np.nan if v is None else v for k, v in value.items()}
+  return value
 
 
 def _levels(results: dict[str, Any], arm: str) -> list[float]:
@@ -175,7 +183,9 @@ def from_results(results: dict[str, Any]) -> list[elements.Section]:
       )
     )
   if _arms(results):
-    plots = [_plot(results, name, note) for name in _PLOTS if _defined(results, name)]
+    plots = [
+      _plot(results, name, note) for name in _PLOTS if _defined(results, name)
+    ]
     sections.append(
       elements.Section("What grows with sparsity", [elements.Plots(plots)])
     )
@@ -185,7 +195,7 @@ def from_results(results: dict[str, Any]) -> list[elements.Section]:
 
 
 def _named(verdict: dict[str, Any]) -> dict[str, Any]:
-  return {**verdict, "arm": ARMS[verdict["arm"]]}
+  return {**_defined_or_nan(verdict), "arm": ARMS[verdict["arm"]]}
 
 
 def _defined(results: dict[str, Any], name: str) -> bool:
@@ -322,61 +332,6 @@ def _over_groups(value: np.ndarray) -> np.ndarray:
   return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _gallery(
-  config: Any, problem: Problem, parts: Sequence[Any]
-) -> elements.Section | None:
-  """Show pictures on which dense and sparse models disagree."""
-  if config.data.name == "celeba":
-    return None  # terms of use: its pictures are not copied
-  models = [
-    (member, test)
-    for part in parts
-    for member, test in zip(part.members, part.test, strict=True)
-  ]
-  pruned = [m.sparsity for m, _ in models if m.arm == "ri"]
-  if not pruned:
-    return None
-  level = min(pruned, key=lambda s: abs(s - config.report.focus))
-  mean = lambda arm, s: np.mean(
-    [z for m, z in models if (m.arm, m.sparsity) == (arm, s)], axis=0
-  )
-  dense, sparse = mean("dense", 0.0), mean("ri", level)
-  labels = problem.labels["test"]
-  flipped = ((dense > 0) != (sparse > 0)) & ((dense > 0) == labels)
-  # The surest right decisions that the sparse models overturn.
-  sure = np.where(flipped, np.abs(dense), 0.0)
-  best = sure.argmax(1)
-  rows = np.argsort(-sure.max(1))[: config.report.gallery]
-  rows = rows[sure.max(1)[rows] > 0]
-  images = np.concatenate(list(problem.pictures("test", 1000)))
-  word = lambda z: "yes" if z > 0 else "no"
-  pictures = [
-    elements.Picture(
-      np.repeat(np.repeat(images[i].squeeze(), 3, 0), 3, 1),
-      caption=f"{problem.attributes[a]}: {word(dense[i, a])} →"
-      f" {word(sparse[i, a])}",
-    )
-    for i in rows
-    for a in [best[i]]
-  ]
-  lost = flipped.sum()
-  gained = (((dense > 0) != (sparse > 0)) & ((dense > 0) != labels)).sum()
-  return elements.Section(
-    "Decisions that flip",
-    [
-      f"At {100 * level:g} % sparsity (pruned while training) {lost:,} right"
-      f" decisions of the dense models turn wrong and {gained:,} wrong ones"
-      f" turn right, of {labels.size:,}. Below are the right ones of which the"
-      " dense models were surest.",
-      elements.Gallery(
-        pictures,
-        caption="Attribute: dense decision → sparse decision, logits averaged"
-        " over seeds.",
-      ),
-    ],
-  )
-
-
 def _meaning(results: dict[str, Any]) -> elements.Section:
   marks = ", ".join(
     f"{name} goes along with {attribute}"
@@ -395,8 +350,8 @@ def _meaning(results: dict[str, Any]) -> elements.Section:
       "- **calibration error**: mean distance of probability and frequency in"
       " ten bins\n"
       "- **bias amplification**: share of the stereotyped group among predicted"
-      " positives minus its share among labelled ones, over pairs of attribute"
-      " and identity group that differ in training\n"
+      " positives minus its share among labelled ones, over the pairs of"
+      " attribute and identity group that differ in training\n"
       "- **backdoor amplification**: the same for a planted mark that says"
       " nothing at test time",
       f"Identity groups: {', '.join(results['groups'])}.{marks} Every arm trains"

@@ -86,7 +86,11 @@ def _grey(config: Any) -> Problem:
   """Load Fashion-MNIST, or a stand-in that is named, into memory."""
   names = images.names(config.name)
   directory = config.get("directory") or None
-  limits = {"train": config.limit, "validation": None, "test": config.test_limit}
+  limits = {
+    "train": config.limit,
+    "validation": None,
+    "test": config.test_limit,
+  }
   loaded = {}
   for split in SPLITS:
     arrays = images.load(
@@ -113,7 +117,9 @@ def _grey(config: Any) -> Problem:
     for start in range(0, len(whole), batch_size):
       yield whole[start : start + batch_size]
 
-  source = sources.source(config.name, _any_file(config.name), directory=directory)
+  source = sources.source(
+    config.name, _any_file(config.name), directory=directory
+  )
   return Problem(
     attributes=names,
     groups=(*images.groups(config.name), *_mark_names(config.marks)),
@@ -144,7 +150,9 @@ def _celeba(config: Any) -> Problem:
   if len(config.marks) > 1:
     raise ValueError("CelebA takes one planted mark at most")
   opened = {
-    split: sources.source("celeba", split, directory=config.get("directory") or None)
+    split: sources.source(
+      "celeba", split, directory=config.get("directory") or None
+    )
     for split in SPLITS
   }
   marks: dict[str, Any] = dict.fromkeys(SPLITS)
@@ -158,7 +166,9 @@ def _celeba(config: Any) -> Problem:
         _fractions(mark["skew"], split),
       )
 
-  def batches(split: str, size: int, seed: int, train: bool) -> batches_lib.Batches:
+  def batches(
+    split: str, size: int, seed: int, train: bool
+  ) -> batches_lib.Batches:
     return celeba_batches.batches(
       opened[split],
       size,

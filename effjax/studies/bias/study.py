@@ -13,6 +13,7 @@ and the report are made of those.
 
 import dataclasses
 import json
+import math
 import pathlib
 import time
 import zipfile
@@ -21,6 +22,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from effjax import metrics, models, pruning, training, tree
 from effjax.io import files
@@ -66,17 +68,31 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     **config.model.options,
   )
   rates = _learning_rates(problem, module, config, place)
-  main = _stage("main", _main_members(config, rates), problem, module, config, place)
+  main = _stage(
+    "main", _main_members(config, rates), problem, module, config, place
+  )
   parts = [main]
   if any(config.sparsities):
-    base = _stage("base", _base_members(config, rates), problem, module, config, place)
+    base = _stage(
+      "base", _base_members(config, rates), problem, module, config, place
+    )
     parts.append(_pt(base, problem, module, config, place, rates))
   outcomes = _measure(parts, problem)
   results = _results(config, problem, outcomes, parts, rates, clock, place)
-  files.write_json(place / "results.json", results)
+  files.write_json(place / "results.json", _without_nan(results))
   report = page.build(place, config, problem, outcomes, parts, results)
   print(f"report: {report}", flush=True)
   return results
+
+
+def _without_nan(content: Any) -> Any:
+  """Write what is undefined as null: JSON has no NaN."""
+  if isinstance(content, dict):
+    return {key: _without_nan(value) for key, value in content.items()}
+  if isinstance(content, list | tuple):
+    return [_without_nan(value) for value in content]
+  undefined = isinstance(content, float) and not math.isfinite(content)
+  return None if undefined else content
 
 
 def _main_members(config: Any, rates: dict[str, float]) -> list[Member]:
@@ -161,23 +177,9 @@ def _stage(
     mesh=meshes.from_config(axes) if axes and len(members) == 1 else None,
   )
   logits = _logits(here / "predictions.npz", states, problem, module, config)
-  masks = [optax_masks(state) for state in states]
+  masks = [optax.tree.get(state.opt_state, "mask") for state in states]
   achieved = [float(pruning.sparsity(mask)) for mask in masks]
   return _Stage(list(members), states, *logits, achieved)
-
-
-def optax_masks(state: training.TrainState) -> Any:
-  """Find the masks in a state.
-
-  Args:
-    state: The state of a run whose optimizer ends in `pruning.prune`.
-
-  Returns:
-    The masks.
-  """
-  import optax
-
-  return optax.tree.get(state.opt_state, "mask")
 
 
 def _logits(

@@ -40,10 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0, or 1 if `--check` finds a block out of date.
   """
   parser = argparse.ArgumentParser(
-    prog="python -m launch.readme", description=__doc__
+    prog="python -m launch.readme",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("--check", action="store_true", help="write nothing")
+  parser.add_argument(
+    "--take", metavar="NAME=WORKDIR", help="commit-worthy part of a run"
+  )
   options = parser.parse_args(arguments)
+  if options.take:
+    name, _, workdir = options.take.partition("=")
+    if name not in BLOCKS or not workdir:
+      parser.error(f"--take wants {' or '.join(BLOCKS)}, = and a directory")
+    take(name, pathlib.Path(workdir))
   path = ROOT / "README.md"
   before = path.read_text("utf-8")
   after = fill(before, RESULTS)
@@ -79,6 +89,32 @@ def fill(text: str, results: pathlib.Path) -> str:
   return text
 
 
+def take(name: str, workdir: pathlib.Path) -> None:
+  """Copy what is worth keeping of the results of a run.
+
+  Args:
+    name: A block of README.md.
+    workdir: Directory of the run.
+  """
+  results = json.loads((workdir / "results.json").read_text("utf-8"))
+  environment = results.pop("environment")
+  results["runs"] = [
+    {k: v for k, v in run.items() if k != "by_attribute"}
+    for run in results["runs"]
+  ]
+  # Where the data lay on one machine says nothing.
+  results["data"] = {k: v for k, v in results["data"].items() if k != "path"}
+  results["packages"] = environment["packages"]
+  results["machine"] = f"{results['cores']} {environment['backend']} cores"
+  results["date"] = environment["started"][:10]
+  # The interpreter's place is that of one machine.
+  _, module, rest = environment["command"].partition("-m ")
+  results["command"] = f"python {module}{rest}"
+  RESULTS.mkdir(exist_ok=True)
+  path = RESULTS / f"{name}.json"
+  path.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+
+
 def bias_table(results: Mapping[str, Any]) -> str:
   """Render the bias study as Markdown.
 
@@ -107,8 +143,9 @@ def bias_table(results: Mapping[str, Any]) -> str:
     f" {results['parameters']:,} parameters. Threshold calibration bias is 1"
     " where calibrated, below 1 where the rarer value is predicted too rarely."
     f" Command: `{results['command']}`"
-    f" ({seconds['wall'] / 60:.0f} minutes, {seconds['cpu'] / 60:.0f} CPU"
-    f" minutes, {results['machine']}).",
+    f" ({results['date']}, {results['machine']},"
+    f" {seconds['wall'] / 60:.0f} minutes, {seconds['cpu'] / 60:.0f} CPU"
+    f" minutes, jax {results['packages']['jax']}).",
     "",
     "| claim | judged on | estimate (95 % interval) | result |",
     "|---|---|---|---|",

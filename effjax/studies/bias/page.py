@@ -82,7 +82,7 @@ def provenance(results: dict[str, Any], config: Any = None) -> dict[str, Any]:
   Returns:
     Names to values.
   """
-  kept = ("command", "time", "commit", "versions", "devices")
+  kept = ("command", "started", "commit", "python", "packages", "devices")
   environment = results["environment"]
   facts = {k: environment[k] for k in kept if k in environment}
   facts["seeds"] = ", ".join(map(str, results["seeds"]))
@@ -345,7 +345,7 @@ def _meaning(results: dict[str, Any]) -> elements.Section:
       " 0.9\n"
       "- **interdependence**: how well one predicted attribute follows from the"
       " others (R² of a linear fit)\n"
-      "- **threshold calibration bias**: how often the rarer value is predicted,"
+      "- **threshold calibration bias**: how often the rarer value is predicted"
       " over how often it is there; 1 is calibrated\n"
       "- **calibration error**: mean distance of probability and frequency in"
       " ten bins\n"
@@ -354,8 +354,8 @@ def _meaning(results: dict[str, Any]) -> elements.Section:
       " attribute and identity group that differ in training\n"
       "- **backdoor amplification**: the same for a planted mark that says"
       " nothing at test time",
-      f"Identity groups: {', '.join(results['groups'])}.{marks} Every arm trains"
-      " for the same number of epochs; learning rates of the arms are in the"
-      " provenance below.",
+      f"Identity groups: {', '.join(results['groups'])}.{marks} Every arm"
+      " trains for the same number of epochs; learning rates of the arms are in"
+      " the provenance below.",
     ],
   )

@@ -14,6 +14,7 @@ and the report are made of those.
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import time
 import zipfile
@@ -31,6 +32,30 @@ from effjax.studies.bias.arms import Member, predict, train
 from effjax.studies.bias.problems import Problem, load
 from effjax.training import mesh as meshes
 from effjax.training import workdir as workdirs
+
+
+class _Clock:
+  """Wall and CPU seconds of a study, summed over interruptions.
+
+  What a killed run spent since its last stage is lost to it.
+  """
+
+  def __init__(self, place: pathlib.Path):
+    self.path = place / "seconds.json"
+    try:
+      self.before = json.loads(self.path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+      self.before = {"wall": 0.0, "cpu": 0.0}
+    self.start = {"wall": time.monotonic(), "cpu": time.process_time()}
+
+  def spent(self) -> dict[str, float]:
+    """Return the seconds until now."""
+    now = {"wall": time.monotonic(), "cpu": time.process_time()}
+    return {k: self.before[k] + now[k] - self.start[k] for k in now}
+
+  def save(self) -> None:
+    """Write them down."""
+    files.write_json(self.path, self.spent())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +85,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   """
   place = pathlib.Path(workdir)
   workdirs.start(place, config)
-  clock = time.monotonic(), time.process_time()
+  clock = _Clock(place)
   problem = load(config.data)
   module = models.build(
     config.model.name,
@@ -68,15 +93,14 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     **config.model.options,
   )
   rates = _learning_rates(problem, module, config, place)
-  main = _stage(
-    "main", _main_members(config, rates), problem, module, config, place
-  )
-  parts = [main]
+  clock.save()
+  arguments = problem, module, config, place
+  parts = [_stage("main", _main_members(config, rates), *arguments)]
+  clock.save()
   if any(config.sparsities):
-    base = _stage(
-      "base", _base_members(config, rates), problem, module, config, place
-    )
-    parts.append(_pt(base, problem, module, config, place, rates))
+    base = _stage("base", _base_members(config, rates), *arguments)
+    parts += [base, _pt(base, *arguments, rates)]
+    clock.save()
   outcomes = _measure(parts, problem)
   results = _results(config, problem, outcomes, parts, rates, clock, place)
   files.write_json(place / "results.json", _without_nan(results))
@@ -262,7 +286,7 @@ def _results(
   outcomes: measures.Outcomes,
   parts: Sequence[_Stage],
   rates: dict[str, float],
-  clock: tuple[float, float],
+  clock: "_Clock",
   place: pathlib.Path,
 ) -> dict[str, Any]:
   """Gather what the report and other programs need."""
@@ -307,8 +331,6 @@ def _results(
     "runs": runs,
     "data": problem.provenance,
     "environment": json.loads((place / "environment.json").read_text()),
-    "seconds": {
-      "wall": time.monotonic() - clock[0],
-      "cpu": time.process_time() - clock[1],
-    },
+    "cores": os.cpu_count(),
+    "seconds": clock.spent(),
   }

@@ -1,14 +1,13 @@
 """The arms of the bias study: models trained dense, while pruned, or after.
 
-Every arm spends the same number of epochs:
-
-  dense  trained dense for all epochs
+  dense  trained dense
   ri     "from random initialisation": pruned gradually while it trains
-  pt     "post-training": a dense model of fewer epochs, then pruned gradually
-         while it is trained on
+  base   trained dense, the start of pt
+  pt     "post-training": a base model, pruned gradually while it is trained on
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +20,9 @@ import optax
 from effjax import pruning, training
 from effjax.data import batches as batches_lib
 from effjax.data import images
+from effjax.studies.bias import optimizers
 from effjax.studies.bias.problems import Problem
+from effjax.training import mesh as meshes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,43 +87,33 @@ def make_optimizer(
     An optax chain that ends in `pruning.prune`.
 
   Raises:
-    ValueError: If the optimizer or the kind of schedule is unknown.
+    ValueError: If the configuration names something that does not exist.
   """
-  if config.optimizer == "adamw":
-    links = [
-      optax.scale_by_adam(),
-      optax.add_decayed_weights(config.weight_decay, mask=_kernels),
-    ]
-  elif config.optimizer == "sgd":
-    links = [
-      optax.add_decayed_weights(config.weight_decay, mask=_kernels),
-      optax.trace(config.momentum),
-    ]
-  else:
-    raise ValueError(
-      f"training.optimizer {config.optimizer!r} is unknown; choose adamw or sgd"
-    )
-  schedule = prune_schedule(
-    config.pruning[_phase(member.arm)], member, per_epoch
-  )
-  rate = training.warmup_cosine(1.0, config.warmup_epochs, epochs, per_epoch)
+  options = optimizers.options(config, member.arm)
+  schedule = prune_schedule(config.pruning, member, per_epoch)
   return optax.chain(
-    *links,
-    optax.scale_by_schedule(rate),
+    *optimizers.links(options, epochs, per_epoch),
     # The rate is a number in the state: members share one compiled update.
     optax.inject_hyperparams(optax.scale)(step_size=-member.learning_rate),
-    pruning.prune(
-      schedule, score=config.pruning.score, mask=config.pruning.mask
-    ),
+    pruning.prune(schedule, **_choice(config.pruning)),
   )
 
 
-def _kernels(params: Any) -> Any:
-  return jax.tree.map(lambda p: p.ndim > 1, params)
-
-
-def _phase(arm: str) -> str:
-  return "pt" if arm == "pt" else "ri"
+def _choice(config: Any) -> dict[str, Any]:
+  """Name the score and the mask, under the convention that is asked for."""
+  score, mask = config.score, config.mask
+  if config.get("convention", "exact") == "exact":
+    return {"score": score, "mask": mask}
+  if (score, mask) not in (("magnitude", "global"), ("magnitude", "layer")):
+    raise ValueError(
+      f"training.pruning.convention {config.convention!r} is for the score"
+      f" magnitude and global or layer masks, not for {score} and {mask}"
+    )
+  functions = {"score": pruning.magnitude, "mask": pruning.MASKS[mask]}
+  return {
+    name: functools.partial(function, convention=config.convention)
+    for name, function in functions.items()
+  }
 
 
 def prune_schedule(
@@ -131,129 +122,183 @@ def prune_schedule(
   """Make the schedule of a member, in updates.
 
   Args:
-    config: `initial` sparsity and `begin`, `every`, `end` in epochs, fractions
-      allowed.
+    config: The section `training.pruning`: under "ri" and "pt" the `initial`
+      sparsity and `begin`, `every`, `end` in epochs, fractions allowed; and a
+      `convention`, by default "exact".
     member: The member.
     per_epoch: Updates in an epoch.
 
   Returns:
     A cubic schedule; a dense member has the same steps at sparsity 0.
   """
+  plan = config["pt" if member.arm == "pt" else "ri"]
   step = lambda epochs: math.floor(epochs * per_epoch + 0.5)
   return pruning.cubic(
-    min(config.initial, member.sparsity),
+    min(plan.initial, member.sparsity),
     member.sparsity,
-    step(config.begin),
-    step(config.end),
-    max(1, step(config.every)),
+    step(plan.begin),
+    step(plan.end),
+    max(1, step(plan.every)),
+    convention=config.get("convention", "exact"),
   )
 
 
-def train(
-  members: Sequence[Member],
-  problem: Problem,
-  module: Any,
-  config: Any,
-  *,
-  epochs: int,
-  workdir: Any,
-  name: str,
-  starts: Sequence[Any] | None = None,
-  mesh: Any = None,
-) -> list[training.TrainState]:
-  """Train a population in one compiled program, or load it where it is done.
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+  """Trains models and asks them; what can be compiled once is.
 
-  Args:
-    members: The models.
+  Attributes:
     problem: The data.
     module: A linen module.
     config: The whole configuration.
-    epochs: How long to train.
-    workdir: Directory of this stage.
-    name: What the progress line calls it.
-    starts: States to take parameters and batch statistics from, one a member;
-      by default a member starts from its seed.
-    mesh: Devices for a single member; populations fill one device.
-
-  Returns:
-    The final states, one a member.
+    steps: The training steps made so far, by what they depend on.
   """
-  options = config.training
-  by_seed = {m.seed: problem.train(m.seed, options.batch_size) for m in members}
-  per_epoch = next(iter(by_seed.values())).per_epoch
-  states, optimizers = [], []
-  for i, member in enumerate(members):
-    optimizer = make_optimizer(options, member, epochs, per_epoch)
-    optimizers.append(optimizer)
-    key = jax.random.key(member.seed)
-    if starts is None:
-      sample = jnp.zeros((1, *problem.shape), jnp.float32)
-      variables = dict(_initialise(module, key, sample))
-      params, rest = variables.pop("params"), variables
-    else:
-      params, rest = starts[i].params, starts[i].model_state
-    states.append(training.create(key, params, optimizer, rest))
-  step = training.make_step(
-    make_loss(module, *config.data.normalise), optimizers[0]
-  )
-  alone = len(members) == 1
-  final = training.fit(
-    states[0] if alone else training.stack(states),
-    step if alone else training.population(step),
-    by_seed[members[0].seed]
-    if alone
-    else batches_lib.stack([by_seed[m.seed] for m in members]),
-    steps=epochs * per_epoch,
-    workdir=workdir,
-    name=name,
-    log_every=max(1, per_epoch // 4),
-    checkpoint_every=per_epoch * options.checkpoint_epochs,
-    keep=1,
-    tensorboard=options.tensorboard,
-    mesh=mesh if alone else None,
-    rules=config.mesh_rules,
-    profile=config.get("profile") or None,
-  )
-  return [final] if alone else training.unstack(final)
 
+  problem: Problem
+  module: Any
+  config: Any
+  steps: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
-def _initialise(module: Any, key: jax.Array, sample: jax.Array) -> Any:
-  return jax.jit(lambda k: module.init(k, sample, train=False))(key)
+  @functools.cached_property
+  def initialise(self) -> Any:
+    """A function of a key to the variables of a new model."""
+    sample = jnp.zeros((1, *self.problem.shape), jnp.float32)
+    return jax.jit(lambda key: self.module.init(key, sample, train=False))
 
+  @functools.cached_property
+  def parameters(self) -> int:
+    """How many parameters a model has."""
+    shapes = jax.eval_shape(self.initialise, jax.random.key(0))["params"]
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
-def predict(
-  states: Sequence[training.TrainState],
-  problem: Problem,
-  module: Any,
-  config: Any,
-  split: str,
-) -> np.ndarray:
-  """Compute the logits of every member on a split.
+  @functools.cached_property
+  def logits(self) -> Any:
+    """A function of parameters, batch statistics and pictures to logits."""
 
-  Args:
-    states: M states of one structure.
-    problem: The data.
-    module: The linen module.
-    config: The whole configuration.
-    split: "train", "validation" or "test".
+    @jax.jit
+    def logits(params, model_state, batch):
+      x = images.standardise(batch, *self.config.data.normalise)
+      variables = {"params": params, **model_state}
+      return self.module.apply(variables, x, train=False)
 
-  Returns:
-    float32 [M, N, A].
-  """
-  size = config.training.eval_batch_size
+    return logits
 
-  @jax.jit
-  def logits(params, model_state, batch):
-    x = images.standardise(batch, *config.data.normalise)
-    return module.apply({"params": params, **model_state}, x, train=False)
+  def train(
+    self,
+    members: Sequence[Member],
+    *,
+    epochs: int,
+    workdir: Any,
+    name: str,
+    starts: Sequence[Any] | None = None,
+    mesh: Any = None,
+  ) -> list[training.TrainState]:
+    """Train a population in one compiled program, or load it where it is done.
 
-  parts: list[list[np.ndarray]] = [[] for _ in states]
-  for batch in problem.pictures(split, size):
-    # A short last batch is filled up, so that nothing compiles twice.
-    filled = np.concatenate(
-      [batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)]
+    Args:
+      members: The models.
+      epochs: How long to train.
+      workdir: Directory of this population.
+      name: What the progress line calls it.
+      starts: States to take parameters and batch statistics from, one a
+        member; by default a member starts from its seed.
+      mesh: Devices for a single member; populations fill one device.
+
+    Returns:
+      The final states, one a member.
+
+    Raises:
+      ValueError: If the members cannot share an update, or as `make_optimizer`
+        does.
+    """
+    options = self.config.training
+    by_seed = {
+      seed: self.problem.train(seed, options.batch_size)
+      for seed in dict.fromkeys(m.seed for m in members)
+    }
+    per_epoch = by_seed[members[0].seed].per_epoch
+    made = [make_optimizer(options, m, epochs, per_epoch) for m in members]
+    states = []
+    for i, member in enumerate(members):
+      key = jax.random.key(member.seed)
+      if starts is None:
+        rest = dict(self.initialise(key))
+        params = rest.pop("params")
+      else:
+        params, rest = starts[i].params, starts[i].model_state
+      states.append(training.create(key, params, made[i], rest))
+    step = self._step(members, made[0], epochs, per_epoch)
+    alone = len(members) == 1
+    final = training.fit(
+      states[0] if alone else training.stack(states),
+      step if alone else training.population(step),
+      by_seed[members[0].seed]
+      if alone
+      else batches_lib.stack([by_seed[m.seed] for m in members]),
+      steps=epochs * per_epoch,
+      workdir=workdir,
+      name=name,
+      log_every=max(1, per_epoch // 4),
+      checkpoint_every=per_epoch * options.checkpoint_epochs,
+      keep=1,
+      tensorboard=options.tensorboard,
+      mesh=mesh if alone else None,
+      rules=self.config.mesh_rules,
+      profile=self.config.get("profile") or None,
     )
-    for part, state in zip(parts, states, strict=True):
-      out = logits(state.params, state.model_state, filled)
-      part.append(np.asarray(out[: len(batch)], np.float32))
-  return np.stack([np.concatenate(part) for part in parts])
+    return [final] if alone else training.unstack(final)
+
+  def _step(
+    self,
+    members: Sequence[Member],
+    optimizer: optax.GradientTransformationExtraArgs,
+    epochs: int,
+    per_epoch: int,
+  ) -> Any:
+    """Make the step of a population, or find the one that was made before."""
+    kinds = {
+      optimizers.options(self.config.training, m.arm): m.arm for m in members
+    }
+    if len(kinds) > 1:
+      raise ValueError(
+        f"the arms {' and '.join(kinds.values())} are optimized in ways of"
+        " their own and cannot train together; set training.together to False"
+      )
+    key = (*kinds, epochs, per_epoch)
+    if key not in self.steps:
+      loss = make_loss(self.module, *self.config.data.normalise)
+      self.steps[key] = training.make_step(loss, optimizer)
+    return self.steps[key]
+
+  def predict(
+    self,
+    states: Sequence[training.TrainState],
+    split: str,
+    *,
+    mesh: Any = None,
+  ) -> np.ndarray:
+    """Compute the logits of every member on a split.
+
+    Args:
+      states: M states of one structure.
+      split: "train", "validation" or "test".
+      mesh: The devices that the states lie on, None for one.
+
+    Returns:
+      float32 [M, N, A].
+    """
+    size = self.config.training.eval_batch_size
+    place = None
+    if mesh is not None:
+      place = meshes.batch_sharding(mesh, self.config.mesh_rules)
+    parts: list[list[np.ndarray]] = [[] for _ in states]
+    for batch in self.problem.pictures(split, size):
+      # A short last batch is filled up, so that nothing compiles twice.
+      rest = np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)
+      filled = np.concatenate([batch, rest])
+      if place is not None:
+        filled = meshes.place_batch({"images": filled}, place)["images"]
+      for part, state in zip(parts, states, strict=True):
+        out = self.logits(state.params, state.model_state, filled)
+        part.append(np.asarray(out[: len(batch)], np.float32))
+    return np.stack([np.concatenate(part) for part in parts])

@@ -168,9 +168,48 @@ def bench_table(bench: Mapping[str, Any]) -> str:
   Returns:
     A table with one row for each candidate.
   """
-  from launch.benchmarks import harness
+  lines = [
+    "| case | candidate | CPU ms (min to max) | wall ms (min to max) |"
+    " CPU time, ratio to ours |",
+    "|---|---|---|---|---|",
+  ]
+  notes = []
+  for suite in bench["suites"].values():
+    for case in suite:
+      ours = case["candidates"]["ours"]["cpu"]["median"]
+      for name, times in case["candidates"].items():
+        lines.append(
+          f"| {case['name'] if name == 'ours' else ''} | {name} |"
+          f" {_spread(times['cpu'])} | {_spread(times['wall'])} |"
+          f" {times['cpu']['median'] / ours:.2f} |"
+        )
+      remarks = "; ".join(filter(None, (case["limit"], case["note"])))
+      if remarks:
+        notes.append(f"- {case['name']}: {remarks}")
+  limits = bench["limits"]
+  versions = ", ".join(f"{k} {v}" for k, v in bench["versions"].items() if v)
+  lines += [
+    "",
+    f"{versions}; read {limits['read_gb_per_s']:.1f} GB/s, float32 products"
+    f" {limits['gemm_gflop_per_s']:.0f} GFLOP/s, load before"
+    f" {bench['load_before']:.1f}. Median of"
+    f" {_rounds(bench)} interleaved rounds.",
+    "",
+    *notes,
+  ]
+  return "\n".join(lines) + "\n"
 
-  return harness.to_markdown(bench) + "\n"
+
+def _rounds(bench: Mapping[str, Any]) -> str:
+  rounds = {
+    case["rounds"] for suite in bench["suites"].values() for case in suite
+  }
+  return " or ".join(map(str, sorted(rounds)))
+
+
+def _spread(times: Mapping[str, float]) -> str:
+  median, low, high = (1e3 * times[k] for k in ("median", "min", "max"))
+  return f"{median:.4g} ({low:.4g} to {high:.4g})"
 
 
 def _interval(cell: Mapping[str, float], digits: int) -> str:

@@ -1,9 +1,9 @@
 """The arms of the bias study: models trained dense, while pruned, or after.
 
-  dense  trained dense
-  ri     "from random initialisation": pruned gradually while it trains
-  base   trained dense, the start of pt
-  pt     "post-training": a base model, pruned gradually while it is trained on
+dense  trained dense
+ri     "from random initialisation": pruned gradually while it trains
+base   trained dense, the start of pt
+pt     "post-training": a base model, pruned gradually while it is trained on
 """
 
 import dataclasses

@@ -139,8 +139,8 @@ class Outcomes:
   values: Sequence[dict[str, np.ndarray]]
 
   def seeds(self) -> list[int]:
-    """The seeds in ascending order."""
-    return sorted({member.seed for member in self.members})
+    """The seeds of the arms that are compared, in ascending order."""
+    return sorted({m.seed for m in self.members if m.arm != "base"})
 
   def sparsities(self, arm: str) -> list[float]:
     """The sparsities of an arm in ascending order."""

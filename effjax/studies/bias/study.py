@@ -17,20 +17,16 @@ import math
 import os
 import pathlib
 import time
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
-import optax
 
-from effjax import metrics, models, pruning, training, tree
+from effjax import metrics, models
 from effjax.io import files
-from effjax.studies.bias import claims, measures, page
-from effjax.studies.bias.arms import Member, predict, train
+from effjax.studies.bias import claims, measures, page, stages
+from effjax.studies.bias.arms import Member, Trainer
 from effjax.studies.bias.problems import Problem, load
-from effjax.training import mesh as meshes
 from effjax.training import workdir as workdirs
 
 
@@ -58,17 +54,6 @@ class _Clock:
     files.write_json(self.path, self.spent())
 
 
-@dataclasses.dataclass(frozen=True)
-class _Stage:
-  """A trained population with its logits."""
-
-  members: list[Member]
-  states: list[training.TrainState]
-  validation: np.ndarray
-  test: np.ndarray
-  achieved: list[float]
-
-
 def run(config: Any, workdir: str) -> dict[str, Any]:
   """Run the study, or finish one that was interrupted.
 
@@ -92,17 +77,17 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     outputs=len(problem.attributes),
     **config.model.options,
   )
-  rates = _learning_rates(problem, module, config, place)
+  trainer = Trainer(problem, module, config)
+  rates = _learning_rates(trainer, place)
   clock.save()
-  arguments = problem, module, config, place
-  parts = [_stage("main", _main_members(config, rates), *arguments)]
+  main = _main_members(config, rates)
+  parts = [stages.run("main", main, trainer, place, epochs=_epochs(config))]
   clock.save()
   if any(config.sparsities):
-    base = _stage("base", _base_members(config, rates), *arguments)
-    parts += [base, _pt(base, *arguments, rates)]
+    parts += _base_and_pt(trainer, place, rates)
     clock.save()
   outcomes = _measure(parts, problem)
-  results = _results(config, problem, outcomes, parts, rates, clock, place)
+  results = _results(trainer, outcomes, parts, rates, clock, place)
   files.write_json(place / "results.json", _without_nan(results))
   report = page.build(place, config, problem, outcomes, parts, results)
   print(f"report: {report}", flush=True)
@@ -131,109 +116,62 @@ def _main_members(config: Any, rates: dict[str, float]) -> list[Member]:
   ]
 
 
-def _base_members(config: Any, rates: dict[str, float]) -> list[Member]:
-  return [
-    Member(arm="base", sparsity=0.0, seed=s, learning_rate=rates["base"])
-    for s in config.seeds
-  ]
+def _base_and_pt(
+  trainer: Trainer, place: pathlib.Path, rates: dict[str, float]
+) -> list[stages.Stage]:
+  """Train base models, then prune them to every sparsity.
 
-
-def _pt(
-  base: _Stage,
-  problem: Problem,
-  module: Any,
-  config: Any,
-  place: pathlib.Path,
-  rates: dict[str, float],
-) -> _Stage:
-  """Prune every base model to every sparsity."""
-  starts = dict(zip(config.seeds, base.states, strict=True))
+  Every seed starts from a base model of its own, or all of them from one with
+  the seed `training.base_seed`, where that is given.
+  """
+  config = trainer.config
+  single = config.training.get("base_seed")
+  seeds = config.seeds if single is None else (single,)
+  base = stages.run(
+    "base",
+    [
+      Member(arm="base", sparsity=0.0, seed=s, learning_rate=rates["base"])
+      for s in seeds
+    ],
+    trainer,
+    place,
+    epochs=_epochs(config, "base"),
+    keep=True,
+  )
+  starts = dict(zip(seeds, base.states, strict=True))
   members = [
     Member(arm="pt", sparsity=p, seed=s, learning_rate=rates["pt"])
     for p in config.sparsities
     for s in config.seeds
   ]
-  return _stage(
+  pt = stages.run(
     "pt",
     members,
-    problem,
-    module,
-    config,
+    trainer,
     place,
-    starts=[starts[m.seed] for m in members],
+    epochs=_epochs(config, "pt"),
+    starts=[starts[m.seed if single is None else single] for m in members],
   )
+  return [base, pt]
 
 
-def _epochs(name: str, config: Any) -> int:
-  pt = config.training.epochs_pt
-  if not 0 < pt < config.training.epochs:
-    raise ValueError(
-      f"training.epochs_pt must lie between 0 and training.epochs,"
-      f" {config.training.epochs}, not {pt}"
-    )
-  return {"pt": pt, "base": config.training.epochs - pt}.get(
-    name, config.training.epochs
-  )
+def _epochs(config: Any, arm: str = "dense") -> int:
+  """How long an arm trains; base and pt share the epochs unless told."""
+  whole, pt = config.training.epochs, config.training.epochs_pt
+  base = config.training.get("epochs_base")
+  if base is None:
+    if not 0 < pt < whole:
+      raise ValueError(
+        f"training.epochs_pt must lie between 0 and training.epochs, {whole},"
+        f" not {pt}; or set training.epochs_base"
+      )
+    base = whole - pt
+  return {"pt": pt, "base": base}.get(arm, whole)
 
 
-def _stage(
-  name: str,
-  members: Sequence[Member],
-  problem: Problem,
-  module: Any,
-  config: Any,
-  place: pathlib.Path,
-  *,
-  starts: Sequence[Any] | None = None,
-) -> _Stage:
-  """Train the members of a stage, or load them, and predict."""
-  here = place / name
-  axes = config.mesh
-  states = train(
-    members,
-    problem,
-    module,
-    config,
-    epochs=_epochs(name.rpartition("-")[2], config),
-    workdir=here,
-    name=name,
-    starts=starts,
-    mesh=meshes.from_config(axes) if axes and len(members) == 1 else None,
-  )
-  logits = _logits(here / "predictions.npz", states, problem, module, config)
-  masks = [optax.tree.get(state.opt_state, "mask") for state in states]
-  achieved = [float(pruning.sparsity(mask)) for mask in masks]
-  return _Stage(list(members), states, *logits, achieved)
-
-
-def _logits(
-  path: pathlib.Path,
-  states: Sequence[training.TrainState],
-  problem: Problem,
-  module: Any,
-  config: Any,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Read the logits of a stage, or compute and save them."""
-  try:
-    with np.load(path) as saved:
-      return saved["validation"], saved["test"]
-  except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError):
-    pass
-  validation, test = (
-    predict(states, problem, module, config, split)
-    for split in ("validation", "test")
-  )
-  with files.explained("save the predictions", path):
-    temporary = path.with_name("predictions.tmp.npz")
-    np.savez(temporary, validation=validation, test=test)
-    temporary.replace(path)
-  return validation, test
-
-
-def _learning_rates(
-  problem: Problem, module: Any, config: Any, place: pathlib.Path
-) -> dict[str, float]:
+def _learning_rates(trainer: Trainer, place: pathlib.Path) -> dict[str, float]:
   """Choose the learning rate of every arm by validation AUC."""
+  config = trainer.config
   rates = dict(config.training.learning_rates)
   grid = tuple(config.tuning.learning_rates)
   if not grid or not any(config.sparsities):
@@ -248,29 +186,35 @@ def _learning_rates(
   )
   scores: dict[str, dict[str, float]] = {}
 
-  def choose(stage: _Stage) -> None:
-    labels = problem.labels["validation"]
+  def choose(stage: stages.Stage) -> None:
+    labels = trainer.problem.labels["validation"]
     for m, logits in zip(stage.members, stage.validation, strict=True):
       value = float(np.nanmean(metrics.auc_exact(logits, labels)))
       scores.setdefault(m.arm, {})[str(m.learning_rate)] = value
     for arm in {m.arm for m in stage.members}:
       rates[arm] = float(max(scores[arm], key=scores[arm].__getitem__))
 
-  arguments = problem, module, config, place
+  def stage(arm: str, members: list[Member], **how: Any) -> stages.Stage:
+    how["epochs"] = _epochs(config, arm)
+    trained = stages.run(f"tune-{arm}", members, trainer, place, **how)
+    choose(trained)
+    return trained
+
   main = [member("dense", 0.0, rate) for rate in grid]
   main += [member("ri", sparsity, rate) for rate in grid]
-  choose(_stage("tune-main", main, *arguments))
+  stage("main", main)
   base = [member("base", 0.0, rate) for rate in grid]
-  started = _stage("tune-base", base, *arguments)
-  choose(started)
+  started = stage("base", base, keep=True)
   best = started.states[grid.index(rates["base"])]
   pt = [member("pt", sparsity, rate) for rate in grid]
-  choose(_stage("tune-pt", pt, *arguments, starts=[best] * len(grid)))
+  stage("pt", pt, starts=[best] * len(grid))
   files.write_json(place / "tuning.json", {"scores": scores, "chosen": rates})
   return rates
 
 
-def _measure(parts: Sequence[_Stage], problem: Problem) -> measures.Outcomes:
+def _measure(
+  parts: Sequence[stages.Stage], problem: Problem
+) -> measures.Outcomes:
   measure = measures.make_measure(problem)
   members, values = [], []
   for part in parts:
@@ -281,15 +225,15 @@ def _measure(parts: Sequence[_Stage], problem: Problem) -> measures.Outcomes:
 
 
 def _results(
-  config: Any,
-  problem: Problem,
+  trainer: Trainer,
   outcomes: measures.Outcomes,
-  parts: Sequence[_Stage],
+  parts: Sequence[stages.Stage],
   rates: dict[str, float],
   clock: "_Clock",
   place: pathlib.Path,
 ) -> dict[str, Any]:
   """Gather what the report and other programs need."""
+  config, problem = trainer.config, trainer.problem
   achieved = [value for part in parts for value in part.achieved]
   runs = [
     {
@@ -303,14 +247,6 @@ def _results(
     )
   ]
   arms = ("ri", "pt") if any(config.sparsities) else ()
-  weights = {
-    name: leaf.size
-    for name, leaf in zip(
-      jax.tree.leaves(tree.names(parts[0].states[0].params)),
-      jax.tree.leaves(parts[0].states[0].params),
-      strict=True,
-    )
-  }
   return {
     "study": "bias",
     "title": config.title,
@@ -319,7 +255,7 @@ def _results(
     "marked": problem.marked,
     "sizes": {k: len(v) for k, v in problem.labels.items()},
     "positive_rates": problem.labels["test"].mean(0).tolist(),
-    "parameters": sum(weights.values()),
+    "parameters": trainer.parameters,
     "seeds": list(config.seeds),
     "learning_rates": rates,
     "table": measures.table(outcomes, ("dense", *arms)),

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Read by the scripts beside it with `source`: finds a Python, makes the
 # project's virtual environment and keeps it complete.
 #
@@ -9,7 +10,6 @@
 # `environment EXTRA ...`, PY is the environment's interpreter.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-STARTED=$SECONDS
 
 say() {
   printf '%s\n' "$*"
@@ -36,7 +36,7 @@ _absolute() {
 
 # Prints the version of an interpreter; fails if it does not run, as a shim of a
 # version manager may.
-_version() {
+version_of() {
   "$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null
 }
 
@@ -51,14 +51,14 @@ _supported() {
 _find_python() {
   local candidate version old=""
   if [ -n "${PYTHON:-}" ]; then
-    version=$(_version "$PYTHON") || fail "PYTHON=$PYTHON does not run"
+    version=$(version_of "$PYTHON") || fail "PYTHON=$PYTHON does not run"
     _supported "$version" ||
       fail "PYTHON=$PYTHON is Python $version; effjax needs 3.11 or newer"
     interpreter=$PYTHON
     return
   fi
   for candidate in python3.13 python3.12 python3.11 python3 python; do
-    version=$(_version "$candidate") || continue
+    version=$(version_of "$candidate") || continue
     if _supported "$version"; then
       interpreter=$candidate
       return
@@ -73,11 +73,11 @@ _find_python() {
 # that PYTHON= asks for.
 _make() {
   local version wanted
-  if version=$(_version "$VENV/bin/python") && _supported "$version" &&
+  if version=$(version_of "$VENV/bin/python") && _supported "$version" &&
     "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
     [ -n "${PYTHON:-}" ] || return 0
     _find_python
-    wanted=$(_version "$interpreter")
+    wanted=$(version_of "$interpreter")
     [ "$wanted" != "$version" ] || return 0
     say "  $VENV has Python $version, PYTHON= is $wanted: made anew"
   elif [ -e "$VENV" ] && [ ! -e "$VENV/pyvenv.cfg" ] &&
@@ -86,7 +86,7 @@ _make() {
       "directory with VENV="
   fi
   _find_python
-  say "  $VENV with Python $(_version "$interpreter")"
+  say "  $VENV with Python $(version_of "$interpreter")"
   if "$interpreter" -c 'import ensurepip' 2>/dev/null; then
     "$interpreter" -m venv --clear "$VENV"
   elif "$interpreter" -m pip --version >/dev/null 2>&1; then
@@ -102,18 +102,17 @@ _make() {
 # Runs pip install; its output goes to a log and is shown as a few lines.
 install() {
   local log=$VENV/install.log count=0 line name
-  # shellcheck disable=SC2094  # tail reads what is complete
   "$PY" -m pip install --disable-pip-version-check --no-input \
     --progress-bar off "$@" 2>&1 | while IFS= read -r line; do
     printf '%s\n' "$line" >>"$log"
     case $line in
-      "Collecting "*)
+      "Collecting "* | "Processing "*)  # the latter are files on this machine
         count=$((count + 1))
-        name=${line#Collecting }
+        name=${line#* }
         name=${name%%[ <>=!~;(]*}
         if [ -t 1 ]; then
-          printf '\r\033[K  package %d: %s' "$count" "$name"
-        elif [ $((count % 25)) -eq 0 ]; then
+          printf '\r\033[K  package %d: %s' "$count" "${name##*/}"
+        elif [ $((count % 40)) -eq 0 ]; then
           say "  $count packages found"
         fi
         ;;
@@ -132,7 +131,7 @@ install() {
 _stamp() {
   {
     cat pyproject.toml
-    say "$(_version "$PY") $ROOT"
+    say "$(version_of "$PY") $ROOT"
   } | cksum
 }
 
@@ -168,7 +167,7 @@ environment() {
   if command -v flock >/dev/null; then
     exec 9<&-
   fi
-  say "  Python $(_version "$PY"), jax $("$PY" -c \
+  say "  Python $(version_of "$PY"), jax $("$PY" -c \
     'import importlib.metadata as m; print(m.version("jax"))') in $VENV" \
     "($((SECONDS - start)) s)"
 }

@@ -22,7 +22,7 @@ STUDIES=(
 )
 PLACE=runs/quickstart
 
-fresh=
+fresh=''
 for argument in "$@"; do
   case $argument in
     -h | --help) usage "${BASH_SOURCE[0]}" && exit 0 ;;
@@ -84,6 +84,6 @@ say "4/4 report"
 for reason in ${skipped[@]+"${skipped[@]}"}; do
   say "  SKIPPED $reason"
 done
-say "done in $((SECONDS - STARTED)) s; open this file in a browser:"
+say "done in $SECONDS s; open this file in a browser:"
 say "$ROOT/$PLACE/report.html"
 [ "$ran" -gt 0 ] && [ "$failed" -eq 0 ]

@@ -21,7 +21,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 # Its builds for the CPU bear "+cpu" in their version.
 TORCH=2.13.0
 
-slow= peers= rest=()
+slow='' peers='' rest=()
 for argument in "$@"; do
   case $argument in
     -h | --help) usage "${BASH_SOURCE[0]}" && exit 0 ;;

@@ -9,7 +9,7 @@ import numpy as np
 
 from effjax import tree
 from effjax.data import batches as batches_lib
-from effjax.data import celeba, celeba_batches, images, sources
+from effjax.data import celeba, celeba_batches, images, registry, sources
 
 # How often the marked label comes with the mark in training.
 SKEWS = {"strong": images.STRONG, "weak": images.WEAK}
@@ -145,13 +145,29 @@ def _mark_names(marks: Any) -> tuple[str, ...]:
   return tuple(_mark_name(mark) for mark in marks)
 
 
+def _first(source: registry.Source, count: int | None) -> registry.Source:
+  """Leave out all but the first examples of a source."""
+  if count is None or count >= len(source):
+    return source
+  arrays = {name: array[:count] for name, array in source.arrays.items()}
+  return dataclasses.replace(source, arrays=arrays, length=count)
+
+
 def _celeba(config: Any) -> Problem:
   """Open CelebA, whose pictures are read from disk as they are needed."""
   if len(config.marks) > 1:
     raise ValueError("CelebA takes one planted mark at most")
+  limits = {
+    "train": config.get("limit"),
+    "validation": config.get("validation"),
+    "test": config.get("test_limit"),
+  }
   opened = {
-    split: sources.source(
-      "celeba", split, directory=config.get("directory") or None
+    split: _first(
+      sources.source(
+        "celeba", split, directory=config.get("directory") or None
+      ),
+      limits[split],
     )
     for split in SPLITS
   }

@@ -1,0 +1,1 @@
+"""Sweeps: lists of experiments for launch.sweep."""

@@ -42,7 +42,7 @@ def explained(action: str, path: str | os.PathLike) -> Iterator[None]:
     if number not in _CAUSES:
       raise
     kind = PermissionError if number in (errno.EACCES, errno.EPERM) else OSError
-    plain = kind(f"cannot {action} at {path}: {_CAUSES[number]}.")
+    plain = kind(f"cannot {action} at {path}: {_CAUSES[number]}")
     plain.errno = number
     raise plain from error
 

@@ -104,8 +104,8 @@ def fit(
     enter = stack.enter_context
     progress = enter(Progress(name, start, steps))
     if saved.all():
-      going = "complete," if start == steps else "goes on from step"
-      progress.note(f"{name}: {going} {start}")
+      going = "complete at" if start == steps else "goes on from"
+      progress.note(f"{name}: {going} step {start}")
     if start == steps:
       return state
     run = _Run(

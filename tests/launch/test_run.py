@@ -145,8 +145,8 @@ def test_stages_and_profile(config, tmp_path, monkeypatch, capsys):
   capsys.readouterr()
   assert launch(*arguments) == 0  # complete, and without the profile
   error = capsys.readouterr().err
-  assert "first: complete, 20" in error
-  assert "second: complete, 20" in error
+  assert "first: complete at step 20" in error
+  assert "second: complete at step 20" in error
   assert json.loads((tmp_path / "x" / "results.json").read_text()) == first
 
 

@@ -52,12 +52,13 @@ def static_kept(size: int, sparsity: float, convention: str) -> int:
 def _traced_kept(sparsity: jax.Array, size: int, convention: str) -> Wide:
   """Compute `static_kept` of a traced sparsity in integers.
 
-  The sparsity is taken as the float32 number it is; limbs of 12 bits keep every
-  product within 32 bits.
+  The sparsity is taken as the float32 number it is, or as the nearer end of
+  [0, 1]; limbs of 12 bits keep every product within 32 bits.
   """
   rounding = 0.5 if convention == "exact" else 0.0
-  scaled = sparsity.astype(jnp.float32) * jnp.float32(2**24)
-  whole = jnp.clip(jnp.floor(scaled), 0.0, float(2**24))
+  share = jnp.clip(sparsity.astype(jnp.float32), 0.0, 1.0)
+  scaled = share * jnp.float32(2**24)
+  whole = jnp.floor(scaled)
   rest = (scaled - whole) * jnp.float32(size / 2**24) + jnp.float32(rounding)
   whole = whole.astype(jnp.int32)
   factor = (whole & 0xFFF, (whole >> 12) & 0xFFF, whole >> 24)
@@ -81,7 +82,7 @@ def _traced_kept(sparsity: jax.Array, size: int, convention: str) -> Wide:
   )
   all_of_it = wide([size])
   # Sparsity 0 asks for one more than there are, see `static_kept`.
-  more = (scaled <= 0.0).astype(jnp.int32) if convention == "reference" else 0
+  more = (share == 0.0).astype(jnp.int32) if convention == "reference" else 0
   low = all_of_it.low[0] - pruned.low + more
   high = all_of_it.high[0] - pruned.high + (low >> 16)
   return Wide(jnp.maximum(high, 0), jnp.where(high < 0, 0, low & 0xFFFF))

@@ -61,6 +61,23 @@ def minus(a: Wide, b: Wide | jax.Array) -> Wide:
   return Wide(a.high - b.high + (low >> 16), low & 0xFFFF)
 
 
+def add(a: Wide, b: Wide) -> Wide:
+  """Add.
+
+  Args:
+    a: Numbers.
+    b: Others.
+
+  Returns:
+    Their sums.
+
+  >>> int(add(wide([65535]), wide([1])).high[0])
+  1
+  """
+  low = a.low + b.low
+  return Wide(a.high + b.high + (low >> 16), low & 0xFFFF)
+
+
 def difference(a: Wide, b: Wide) -> jax.Array:
   """Subtract numbers of which either may be the larger.
 

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from effjax.pruning import ties
+from effjax.pruning import slices, whole
 from effjax.pruning.integers import (
   Wide,
   as_float,
@@ -28,13 +29,9 @@ from effjax.pruning.integers import (
   key_dtype,
   minus,
   order_keys,
-  total,
   wide,
 )
 
-_SLICE = 8192  # entries; small enough for the first cache level
-_SMALL = 1 << 17  # leaves below this many entries are searched as one
-_SAMPLE = 1 << 15  # entries that place the first probes
 _PROBES = 4
 # Half width of the bracket around an interpolated probe, in standard
 # deviations of the count that a uniform density would give.
@@ -45,51 +42,6 @@ _FEW = 8.0  # entries left in the bracket: then cut it into equal parts
 def _slices_pay() -> bool:
   # With several devices an array may be sharded, and a slice would gather it.
   return jax.default_backend() == "cpu" and jax.device_count() == 1
-
-
-def _pool(leaves: Sequence[jax.Array], real: jnp.dtype) -> list[jax.Array]:
-  """Arrange the entries of a group in flat arrays of whole slices.
-
-  Large leaves stay as they are; what they have beyond their last whole slice is
-  joined with the small leaves in an array of its own.
-  """
-  arrays, rest = [], []
-  for leaf in leaves:
-    flat = leaf.reshape(-1)
-    whole = flat.size - flat.size % _SLICE if flat.size >= _SMALL else 0
-    if whole:
-      arrays.append(flat)
-    if whole < flat.size:
-      rest.append(flat[whole:].astype(real))
-  if rest:
-    # The padding ranks below every probe.
-    pad = -sum(part.size for part in rest) % _SLICE
-    arrays.append(jnp.concatenate([*rest, jnp.full(pad, -jnp.nan, real)]))
-  return arrays
-
-
-def _count_slices(arrays: Sequence[jax.Array], probes: jax.Array) -> Wide:
-  """Count the entries whose key reaches each probe [P], slice by slice."""
-  counts = jnp.zeros((probes.shape[0], _SLICE), jnp.int32)
-  for flat in arrays:
-
-    def add(i: jax.Array, counts: jax.Array, flat=flat) -> jax.Array:
-      part = jax.lax.dynamic_slice(flat, (i * _SLICE,), (_SLICE,))
-      keys = order_keys(part, probes.dtype)
-      return counts + (keys[None, :] >= probes[:, None]).astype(jnp.int32)
-
-    counts = jax.lax.fori_loop(0, flat.size // _SLICE, add, counts)
-  return total(counts)
-
-
-def _count_whole(leaves: Sequence[jax.Array], probes: jax.Array) -> Wide:
-  """Count the entries whose key reaches each probe [P] in whole arrays."""
-  reach = lambda x, p: order_keys(x, p.dtype) >= p
-  counts = [
-    jnp.stack([jnp.sum(reach(x, p), dtype=jnp.int32) for p in probes])
-    for x in leaves
-  ]
-  return total(jnp.stack(counts, axis=1))
 
 
 class _Bracket(NamedTuple):
@@ -174,33 +126,6 @@ def _between(first: jax.Array, rest: jax.Array, last: jax.Array) -> jax.Array:
   return jnp.concatenate([first[:, None], rest, last[:, None]], axis=1)
 
 
-def _first_probes(
-  pools: Sequence[Sequence[jax.Array]],
-  keep: Wide,
-  sizes: Sequence[int],
-  dtype: jnp.dtype,
-) -> jax.Array:
-  """Place the first probes [G, P] by the quantiles of a sorted sample."""
-  real, size = float_of(dtype), max(1024, _SAMPLE // len(pools))
-  samples, drawn = [], []
-  for arrays, entries in zip(pools, sizes, strict=True):
-    # An odd stride does not fall in step with the rows of a kernel.
-    stride = (entries // size) | 1
-    sample = jnp.concatenate([x[::stride].astype(real) for x in arrays])
-    sample = sample[: 2 * size]
-    drawn.append(min(entries / stride, sample.size))
-    pad = jnp.full(2 * size - sample.size, -jnp.nan, real)
-    samples.append(jnp.concatenate([pad, sample]))
-  ordered = jnp.sort(order_keys(jnp.stack(samples), dtype), axis=1)
-  share = as_float(keep) / jnp.asarray(sizes, jnp.float32)
-  many = jnp.asarray(drawn, jnp.float32)
-  spread = 3.5 * jnp.sqrt(many * share * (1.0 - share)) + 1.0
-  sides = jnp.linspace(1.0, -1.0, _PROBES, dtype=jnp.float32)
-  rank = (many * share)[:, None] + spread[:, None] * sides[None, :]
-  rank = jnp.clip(rank, 1.0, many[:, None]).astype(jnp.int32)
-  return jnp.take_along_axis(ordered, 2 * size - rank, axis=1)
-
-
 class Threshold(NamedTuple):
   """What `find` returns for each of G groups.
 
@@ -232,11 +157,7 @@ def find(
     The thresholds; the highest key for a group of which nothing is kept.
   """
   dtype = key_dtype([leaf for leaves in groups for leaf in leaves])
-  sliced = _slices_pay()
-  pools, count = groups, _count_whole
-  if sliced:
-    pools = [_pool(leaves, float_of(dtype)) for leaves in groups]
-    count = _count_slices
+  count = (slices if _slices_pay() else whole).counter(groups, dtype)
   sizes = [sum(leaf.size for leaf in leaves) for leaves in groups]
   wanted = (keep.high > 0) | (keep.low > 0)
 
@@ -248,9 +169,7 @@ def find(
 
   def body(carry: tuple) -> tuple:
     bracket, probes, passes = carry
-    counts = [count(*pair) for pair in zip(pools, probes, strict=True)]
-    counts = jax.tree.map(lambda *words: jnp.stack(words), *counts)
-    narrowed = _narrow(bracket, probes, counts, keep)
+    narrowed = _narrow(bracket, probes, count(probes), keep)
     finished = done(bracket)
     bracket = jax.tree.map(
       lambda new, old: jnp.where(finished, old, new), narrowed, bracket
@@ -258,11 +177,11 @@ def find(
     return bracket, _place(bracket, keep), passes + 1
 
   bracket = _widest(sizes, dtype)
-  probes = (
-    _first_probes(pools, keep, sizes, dtype)
-    if sliced and max(sizes) > 4 * _SAMPLE
-    else _place(bracket, keep)
-  )
+  probes = None
+  if _slices_pay():
+    probes = slices.first_probes(groups, keep, dtype, _PROBES)
+  if probes is None:
+    probes = _place(bracket, keep)
   bracket, _, passes = jax.lax.while_loop(
     lambda carry: jnp.any(~done(carry[0])),
     body,
@@ -298,53 +217,57 @@ def keep_largest(
     )
   filled = [[leaf for leaf in leaves if leaf.size] for leaves in groups]
   alive = [g for g, leaves in enumerate(filled) if leaves]
+  masks = iter(())
   if alive:
-    rows = jnp.asarray(alive, jnp.int32)
+    rows = np.asarray(alive)
     keep = Wide(keep.high[rows], keep.low[rows])
-    found = find([filled[g] for g in alive], keep, strict=strict)
-  masks = []
-  for g, leaves in enumerate(groups):
-    marks = iter(())
-    if filled[g]:
-      row = alive.index(g)
-      key, excess, above, wanted = jax.tree.map(
-        lambda x, row=row: x[row],
-        (found.key, found.excess, found.above, keep),
-      )
-      tied = None if strict else (excess > 0, minus(wanted, above))
-      marks = iter(_mark(filled[g], key, tied))
-    masks.append(
-      [
-        next(marks) if leaf.size else jnp.zeros(leaf.shape, bool)
-        for leaf in leaves
-      ]
-    )
-  return masks
+    masks = iter(_mark([filled[g] for g in alive], keep, strict))
+  # Empty arrays have empty masks.
+  return [
+    [next(masks) if x.size else jnp.zeros(x.shape, bool) for x in leaves]
+    for leaves in groups
+  ]
 
 
 def _mark(
-  leaves: Sequence[jax.Array],
-  key: jax.Array,
-  tied: tuple[jax.Array, Wide] | None,
+  groups: Sequence[Sequence[jax.Array]], keep: Wide, strict: bool
 ) -> list[jax.Array]:
-  """Mark the entries of one group.
-
-  Args:
-    leaves: Its arrays.
-    key: Its threshold.
-    tied: Whether some entries equal to the threshold must go, and how many may
-      stay; None to mark those above the threshold only.
-
-  Returns:
-    Masks.
-  """
-  if tied is None:
-    return [order_keys(leaf, key.dtype) > key for leaf in leaves]
-  some_go, stay = tied
-  first = lambda: ties.keep_first(leaves, key, stay, sliced=_slices_pay())
-  sizes = [leaf.size for leaf in leaves]
-  everywhere = lambda: jnp.asarray(sizes, jnp.int32)
-  ends = jax.lax.cond(some_go, first, everywhere)
+  """Mask the leaves of all groups, none of them empty."""
+  found = find(groups, keep, strict=strict)
+  leaves = [leaf for group in groups for leaf in group]
+  owners = np.repeat(np.arange(len(groups)), [len(g) for g in groups])
+  ends = [None] * len(leaves) if strict else _ends(groups, owners, keep, found)
   return [
-    ties.chosen(leaf, key, end) for leaf, end in zip(leaves, ends, strict=True)
+    _chosen(leaf, found.key[g], end)
+    for leaf, g, end in zip(leaves, owners, ends, strict=True)
   ]
+
+
+def _ends(
+  groups: Sequence[Sequence[jax.Array]],
+  owners: np.ndarray,
+  keep: Wide,
+  found: Threshold,
+) -> jax.Array:
+  """Find up to which position each leaf [L] keeps what equals the key."""
+  first_ties = (slices if _slices_pay() else whole).first_ties
+  everywhere = jnp.asarray([x.size for g in groups for x in g], jnp.int32)
+  tied = found.excess > 0
+  ties = jax.tree.map(lambda n: jnp.where(tied, n, 0), minus(keep, found.above))
+  return jax.lax.cond(
+    jnp.any(tied),
+    lambda: jnp.where(
+      tied[owners], first_ties(groups, found.key, ties), everywhere
+    ),
+    lambda: everywhere,
+  )
+
+
+def _chosen(
+  leaf: jax.Array, key: jax.Array, end: jax.Array | None
+) -> jax.Array:
+  """Mark what lies above the key, and what equals it before the end."""
+  keys = order_keys(leaf, key.dtype)
+  if end is None:
+    return keys > key
+  return (keys > key) | ((keys == key) & (whole.positions(leaf.shape) < end))

@@ -157,7 +157,11 @@ def judge(
       "threshold adjustment at least halves the distance of threshold"
       f" calibration bias from 1 at {s:.0%} sparsity",
       "mean |TCB − 1| after / before",
-      plain(after / before),
+      plain(
+        np.divide(
+          after, before, out=np.full_like(after, np.nan), where=before > 0
+        )
+      ),
       below=0.5,
     )
   return verdicts
@@ -166,6 +170,9 @@ def judge(
 def _distance(
   outcomes: Outcomes, arm: str, s: float, quantity: str
 ) -> np.ndarray:
+  """Mean distance from 1 over attributes, one a seed; NaN if undefined."""
   values = outcomes.by_attribute(arm, s, quantity)
-  values = np.where(np.isfinite(values), values, np.nan)
-  return np.nanmean(np.abs(values - 1.0), axis=1)
+  defined = np.isfinite(values)
+  total = np.where(defined, np.abs(values - 1.0), 0.0).sum(1)
+  count = defined.sum(1)
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)

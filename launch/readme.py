@@ -19,6 +19,7 @@ _ARMS = {
   "ri": "pruned while training",
   "pt": "pruned after training",
 }
+_PLOTS = ("uncertainty", "tcb")
 _COLUMNS = {
   "accuracy": "accuracy",
   "auc": "AUC",
@@ -113,6 +114,20 @@ def take(name: str, workdir: pathlib.Path) -> None:
   RESULTS.mkdir(exist_ok=True)
   path = RESULTS / f"{name}.json"
   path.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+  for quantity in _PLOTS:
+    _draw(results, quantity, RESULTS / f"{name}_{quantity}.svg")
+
+
+def _draw(results: dict[str, Any], quantity: str, path: pathlib.Path) -> None:
+  """Draw a quantity against sparsity, the same bytes for the same results."""
+  import matplotlib
+
+  from effjax.studies.bias import page
+
+  with matplotlib.rc_context({"svg.hashsalt": "effjax"}):
+    page.plot(results, quantity).figure.savefig(
+      path, metadata={"Date": None}, facecolor="white"
+    )
 
 
 def bias_table(results: Mapping[str, Any]) -> str:
@@ -125,6 +140,12 @@ def bias_table(results: Mapping[str, Any]) -> str:
     A table of the arms and one of the claims.
   """
   lines = [
+    " ".join(
+      f'<img src="launch/results/bias_fashion_{quantity}.svg" width="49%"'
+      f' alt="{quantity} against sparsity">'
+      for quantity in _PLOTS
+    ),
+    "",
     "| arm | sparsity | " + " | ".join(_COLUMNS.values()) + " |",
     "|---|---|" + "---|" * len(_COLUMNS),
   ]
@@ -140,8 +161,8 @@ def bias_table(results: Mapping[str, Any]) -> str:
     f" {len(results['seeds'])} seeds ({seeds}), ± half of the 95 % interval of"
     f" Student's t over seeds; {results['sizes']['train']:,} training and"
     f" {results['sizes']['test']:,} test pictures;"
-    f" {results['parameters']:,} parameters. Threshold calibration bias is 1"
-    " where calibrated, below 1 where the rarer value is predicted too rarely."
+    f" {results['parameters']:,} parameters; the plots show the same."
+    " Threshold calibration bias is 1 where calibrated, below 1 where the rarer value is predicted too rarely."
     f" Command: `{results['command']}`"
     f" ({results['date']}, {results['machine']},"
     f" {seconds['wall'] / 60:.0f} minutes, {seconds['cpu'] / 60:.0f} CPU"
@@ -151,11 +172,20 @@ def bias_table(results: Mapping[str, Any]) -> str:
     "|---|---|---|---|",
   ]
   for v in results["verdicts"]:
+    # A bar would end the cell.
+    quantity = v["quantity"].replace("|", "\\|")
     lines.append(
-      f"| {v['claim']}: {v['text']} | {_ARMS[v['arm']]} | {v['quantity']}:"
+      f"| {v['claim']}: {v['text']} | {_ARMS[v['arm']]} | {quantity}:"
       f" {v['estimate']:.3f} ({v['low']:.3f} to {v['high']:.3f}) |"
       f" {v['result']} |"
     )
+  lines += [
+    "",
+    "A claim is reproduced if its whole interval lies where the claim says,"
+    " not reproduced if it lies outside, inconclusive otherwise. An interval"
+    " without width means that all seeds give the same value; three seeds make"
+    " every verdict provisional.",
+  ]
   return "\n".join(lines) + "\n"
 
 

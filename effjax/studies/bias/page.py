@@ -175,6 +175,7 @@ def from_results(results: dict[str, Any]) -> list[elements.Section]:
     caption = (
       "A claim is reproduced if its whole 95 % interval lies where the claim"
       " says, not reproduced if it lies outside, inconclusive otherwise."
+      " An interval without width means that all seeds give the same value."
       + (" Three seeds make this provisional." if seeds <= 3 else "")
     )
     sections.append(
@@ -184,7 +185,7 @@ def from_results(results: dict[str, Any]) -> list[elements.Section]:
     )
   if _arms(results):
     plots = [
-      _plot(results, name, note) for name in _PLOTS if _defined(results, name)
+      plot(results, name, note) for name in _PLOTS if _defined(results, name)
     ]
     sections.append(
       elements.Section("What grows with sparsity", [elements.Plots(plots)])
@@ -220,7 +221,17 @@ def _table(results: dict[str, Any], note: str) -> elements.Table:
   return elements.Table(columns, rows, caption=note)
 
 
-def _plot(results: dict[str, Any], name: str, note: str) -> elements.Plot:
+def plot(results: dict[str, Any], name: str, note: str = "") -> elements.Plot:
+  """Plot a quantity of every arm against sparsity.
+
+  Args:
+    results: The content of `results.json`.
+    name: A name of `QUANTITIES`.
+    note: The caption.
+
+  Returns:
+    A plot.
+  """
   quantity = QUANTITIES[name]
   arms = _arms(results)
   levels = sorted({s for arm in arms for s in _levels(results, arm)})
@@ -240,7 +251,7 @@ def _plot(results: dict[str, Any], name: str, note: str) -> elements.Plot:
   top = max(last, key=lambda cell: abs(cell["estimate"] - dense["estimate"]))
   title = (
     f"{quantity.title[0].upper()}{quantity.title[1:]}: {dense['estimate']:.3f}"
-    f" dense, {top['estimate']:.3f} at {100 * levels[-1]:g} %"
+    f" dense, {top['estimate']:.3f} at {100 * levels[-1]:g}\u00a0%"
   )
   ideal = _IDEAL.get(quantity.better)
   figure = figures.lines_with_bands(
@@ -274,7 +285,7 @@ def _who(results: dict[str, Any]) -> elements.Section:
       continue
     worst = order[0] if quantity == "auc" else order[-1]
     title = (
-      f"At {100 * level:g} % sparsity {names[worst]} changes most:"
+      f"At {100 * level:g}\u00a0% sparsity {names[worst]} changes most:"
       f" {first[worst]:+.3f}"
     )
     figure = figures.dot_intervals(

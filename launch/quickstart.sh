@@ -80,10 +80,10 @@ done
 
 say "4/4 report"
 "$PY" -m launch.overview "$PLACE" \
-  ${skipped[@]+"${skipped[@]/#/--skipped=}"} || exit 1
+  ${skipped[@]+"${skipped[@]/#/--skipped=}"} >/dev/null || exit 1
 for reason in ${skipped[@]+"${skipped[@]}"}; do
   say "  SKIPPED $reason"
 done
-say "done in $SECONDS s; open this file in a browser:"
+say "$SECONDS s; open this file in a browser:"
 say "$ROOT/$PLACE/report.html"
 [ "$ran" -gt 0 ] && [ "$failed" -eq 0 ]

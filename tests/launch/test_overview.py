@@ -58,9 +58,9 @@ def test_what_was_not_run_is_in_the_report(tmp_path, capsys):
   assert capsys.readouterr().out == f"report: {tmp_path}/report.html\n"
 
 
-def test_a_report_of_nothing_but_failures_is_no_success(tmp_path):
+def test_a_report_may_consist_of_what_was_not_run(tmp_path):
   place = tmp_path / "new"
-  assert overview.main([str(place), "--skipped", "all of it"], PAGES) == 1
+  assert overview.main([str(place), "--skipped", "all of it"], PAGES) == 0
   assert "all of it" in page(place)
 
 

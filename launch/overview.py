@@ -7,6 +7,7 @@ found. Exit status: 0 it is written; 2 a user's error.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import sys
@@ -165,7 +166,10 @@ def build(
     if (study.place / "report.html").exists():
       lead.append(f"Its own report shows more, also pictures: `{whole}`.")
     sections.append(report.Section(study.title, lead))
-    sections += page.from_results(study.results)
+    sections += [
+      _named(section, study, len(studies) > 1)
+      for section in page.from_results(study.results)
+    ]
     provenance[study.title] = page.provenance(study.results)
   return report.build(
     place / "report.html",
@@ -174,6 +178,16 @@ def build(
     sections=sections,
     provenance=provenance,
   )
+
+
+def _named(
+  section: report.Section, study: Study, several: bool
+) -> report.Section:
+  """Return a section whose title tells its study from others, if there are."""
+  if not several:
+    return section
+  title = f"{study.results['study']}: {section.title}"
+  return dataclasses.replace(section, title=title)
 
 
 def _summary(studies: Sequence[Study], skipped: Sequence[str]) -> str:

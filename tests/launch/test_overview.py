@@ -42,6 +42,7 @@ def test_every_study_is_shown_in_the_order_of_the_pages(tmp_path):
   assert overview.main([str(tmp_path)], PAGES) == 0
   text = page(tmp_path)
   assert text.index("The first study") < text.index("The second study")
+  assert text.index("first: Numbers</h2>") < text.index("second: Numbers</h2>")
   assert "0.8125" in text
   assert "0.875" in text
   assert "61 s of computing" in text
@@ -54,7 +55,9 @@ def test_what_was_not_run_is_in_the_report(tmp_path, capsys):
   write(tmp_path / "a", "first")
   skipped = "second: the data <x> could not be fetched"
   assert overview.main([str(tmp_path), f"--skipped={skipped}"], PAGES) == 0
-  assert "Not run:</strong> second: the data &lt;x&gt; could" in page(tmp_path)
+  text = page(tmp_path)
+  assert "Not run:</strong> second: the data &lt;x&gt; could" in text
+  assert "<h2>Numbers</h2>" in text
   assert capsys.readouterr().out == f"report: {tmp_path}/report.html\n"
 
 

@@ -127,10 +127,9 @@ def _crew(
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray] | None:
   """Read saved predictions; None where they are not there, or not whole."""
+  damaged = EOFError, KeyError, ValueError, zipfile.BadZipFile
   try:
-    with np.load(path) as saved:
+    with path.open("rb") as file, np.load(file) as saved:
       return {name: saved[name] for name in ("validation", "test", "achieved")}
-  except (FileNotFoundError, EOFError, KeyError, ValueError):
-    return None
-  except zipfile.BadZipFile:
+  except (FileNotFoundError, *damaged):
     return None

@@ -187,13 +187,13 @@ def test_process_that_is_stopped(config, tmp_path):
     text=True,
   )
   metrics = tmp_path / "x" / "first" / "metrics.jsonl"
-  limit = time.monotonic() + 100
+  limit = time.monotonic() + 200
   while not metrics.exists() or not metrics.read_bytes():
     assert process.poll() is None
     assert time.monotonic() < limit
     time.sleep(0.02)
   process.send_signal(signal.SIGTERM)
-  output, error = process.communicate(timeout=60)
+  output, error = process.communicate(timeout=200)
   assert process.returncode == 143, error
   assert "study: tiny" in output
   assert "first: stopped by SIGTERM after step" in error

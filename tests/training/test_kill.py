@@ -14,7 +14,8 @@ import pytest
 from tests.training import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
-TIMEOUT = 120
+TIMEOUT = 240
+pytestmark = pytest.mark.timeout(900)  # a crowded machine starts them slowly
 
 
 def begin(directory, optimizer="masked"):
@@ -25,16 +26,24 @@ def begin(directory, optimizer="masked"):
   return subprocess.Popen(
     command,
     cwd=ROOT,
-    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    # The programs compile in half the time and compute the same numbers each
+    # time, which is all that matters here.
+    env=os.environ
+    | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
   )
 
 
-def end(process, status=0):
-  output, _ = process.communicate(timeout=TIMEOUT)
-  assert process.returncode == status, output
+def end(process, *statuses):
+  """Wait until a process has ended by itself, and return what it said."""
+  try:
+    output, _ = process.communicate(timeout=TIMEOUT)
+  finally:
+    process.kill()
+    process.wait()
+  assert process.returncode in (statuses or (0,)), output
   return output
 
 
@@ -85,8 +94,7 @@ def kill_and_resume(directory, uninterrupted, kills, seed, optimizer="masked"):
       wait_for_lines(process, directory, min(done + rng.randint(1, 6), 25))
       time.sleep(rng.uniform(0.0, 0.15))
     process.kill()
-    output, _ = process.communicate(timeout=TIMEOUT)
-    assert process.returncode in (0, -signal.SIGKILL), output
+    end(process, 0, -signal.SIGKILL)
     killed += process.returncode == -signal.SIGKILL
   end(begin(directory, optimizer))
   assert result(directory) == expected
@@ -111,7 +119,7 @@ def test_stopped_by_sigterm(tmp_path, uninterrupted):
   process = begin(tmp_path)
   wait_for_lines(process, tmp_path, 4)
   process.send_signal(signal.SIGTERM)
-  output = end(process, status=128 + signal.SIGTERM)
+  output = end(process, 128 + signal.SIGTERM)
   assert "stopped by SIGTERM after step" in output
   assert "the same command goes on" in output
   assert "Traceback" not in output

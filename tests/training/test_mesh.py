@@ -33,16 +33,22 @@ def test_specs_follow_the_longest_common_end():
   assert meshes._spec_of("opt/mu/kernel", np.ones((3,)), known) == P()
 
 
+@pytest.mark.timeout(900)  # long only where the machine is crowded
 @pytest.mark.multidevice
 def test_eight_devices(tmp_path):
   flags = "--xla_force_host_platform_device_count=8"
   done = subprocess.run(
     (sys.executable, "-m", "tests.training.eight_devices", str(tmp_path)),
     cwd=ROOT,
-    env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+    env=os.environ
+    | {
+      "JAX_PLATFORMS": "cpu",
+      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
+      "XLA_FLAGS": flags,
+    },
     capture_output=True,
     text=True,
-    timeout=240,
+    timeout=800,
   )
   assert done.returncode == 0, done.stderr[-4000:]
   assert "all checks passed" in done.stdout

@@ -25,8 +25,8 @@ def test_step_is_what_one_would_write():
   )
   key = jax.random.fold_in(state.key, 0)
   arguments = (state.params, state.model_state, batch, key, True)
-  (value, (model_state, _)), grads = jax.value_and_grad(
-    tiny.loss, has_aux=True
+  (value, (model_state, _)), grads = jax.jit(
+    jax.value_and_grad(tiny.loss, has_aux=True), static_argnums=4
   )(*arguments)
   expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
   jax.tree.map(
@@ -74,7 +74,7 @@ def mean_loss(params, model_state, batch, key, train):
   return jnp.mean(error**2), (model_state, {"error": jnp.mean(error)})
 
 
-@pytest.mark.parametrize("count", [2, 16])
+@pytest.mark.parametrize("count", [4])
 def test_accumulation_equals_one_batch(count):
   optimizer = optax.sgd(0.01, momentum=0.9)
   state, batch = tiny.start(optimizer), tiny.Batches()[0]

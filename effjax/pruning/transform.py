@@ -178,7 +178,7 @@ def prune(
   def init_fn(params: Tree) -> PruneState:
     chosen = trees.select(params, where)
     masks = jax.tree.map(
-      lambda p, c: jnp.ones(p.shape, bool) if c else None, params, chosen
+      lambda p, c: jnp.ones_like(p, dtype=bool) if c else None, params, chosen
     )
     rows = _counts(schedule.levels, params, chosen, mask_of, allocation)
     keep = wide(rows)

@@ -62,13 +62,13 @@ def from_table(
   >>> [float(schedule.sparsity(step)) for step in (9, 10, 19)]
   [0.0, 0.5, 0.5]
   """
+  _check_steps(**{f"step {i}": step for i, step in enumerate(steps)})
   steps = tuple(int(step) for step in steps)
   levels = tuple(check_sparsity(level) for level in levels)
   if len(steps) != len(levels):
     raise ValueError(f"{len(steps)} steps do not fit {len(levels)} levels")
   if any(a >= b for a, b in itertools.pairwise(steps)):
     raise ValueError(f"the steps of a schedule must ascend, not {steps}")
-  _check_steps(**{f"step {step}": step for step in steps})
   table = np.asarray(steps, np.int32)
   values = np.asarray((0.0, *levels), np.float32)
 

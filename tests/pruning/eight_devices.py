@@ -19,7 +19,7 @@ def weights() -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
   draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
   # Rounded values tie across leaves and shards.
-  return {"a": draw(64, 32).round(1), "b": draw(32, 64), "c": draw(16, 8)}
+  return {"a": draw(64, 32).round(1), "b": draw(32, 64), "c": draw(64, 8)}
 
 
 def place(kind: AxisType, specs: tuple) -> tuple[jax.sharding.Mesh, dict]:

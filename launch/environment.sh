@@ -118,7 +118,7 @@ install() {
         ;;
       "Installing collected packages"*)
         [ ! -t 1 ] || printf '\r\033[K'
-        say "  installing $count packages"
+        [ "$count" -eq 0 ] || say "  installing $count packages"
         ;;
     esac
   done

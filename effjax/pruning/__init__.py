@@ -1,7 +1,6 @@
 """Pruning: scores, exact masks, schedules, and transforms for training."""
 
 from effjax.pruning.allocation import erk, uniform
-from effjax.pruning.dynamic import dynamic
 from effjax.pruning.inspection import Summary, pack, sparsity, summary, unpack
 from effjax.pruning.masks import (
   MASKS,
@@ -11,6 +10,7 @@ from effjax.pruning.masks import (
   straight_through,
   topk,
 )
+from effjax.pruning.moving import dynamic
 from effjax.pruning.schedules import (
   SCHEDULES,
   Schedule,

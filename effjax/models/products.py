@@ -1,0 +1,203 @@
+"""Convolution as matrix products, for the CPU.
+
+A convolution is a sum over the taps (i, j) of its window: a strided slice of
+the padded image times `kernel[i, j]`. With the slices side by side in the
+channels (patches), the convolution and both of its gradients are one matrix
+product each. XLA on the CPU has fast forward convolutions, but
+
+- its kernel gradients of large images are several times slower than products;
+- where an image is smaller than the window it swaps the two and falls on a
+  path that is a hundred times slower;
+- images of one channel miss its fast path.
+
+So each of the three functions below takes XLA's convolution where it is the
+faster one and products elsewhere; `launch/benchmarks/models.py` measures the
+outcome. Depthwise convolutions are sums of shifted multiplications.
+
+Shapes: x [N, H, W, I], kernel [h, w, I, O], dy and y [N, H', W', O]. Pads are
+((top, bottom), (left, right)), strides (rows, columns).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+# Images of at most this many pixels go through products.
+_FEW_PIXELS = 16
+
+
+def xla(x, kernel, strides: Pair, pads: Pads, groups: int = 1):
+  """Convolve with XLA's operation, derivatives included."""
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    pads,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    feature_group_count=groups,
+  )
+
+
+def pad(x, pads: Pads, value=0):
+  """Surround images by a constant; negative pads crop."""
+  config = ((0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0))
+  return lax.pad(x, jnp.asarray(value, x.dtype), config)
+
+
+def tap(x, axis: int, start: int, count: int, stride: int):
+  """Return the `count` positions start, start + stride, ... of an axis."""
+  stop = start + (count - 1) * stride + 1
+  return lax.slice_in_dim(x, start, stop, stride, axis)
+
+
+def positions(size: int, window: int, stride: int, pads: Pair) -> int:
+  """Return how many windows fit into an axis."""
+  return (size + sum(pads) - window) // stride + 1
+
+
+def wide(dtype):
+  """Return the dtype of sums: float32, or float64 for itself."""
+  return dtype if jnp.finfo(dtype).bits > 32 else jnp.float32
+
+
+def _dot(a, b, axes_a, axes_b):
+  return lax.dot_general(
+    a,
+    b,
+    ((axes_a, axes_b), ((), ())),
+    preferred_element_type=wide(a.dtype),
+  )
+
+
+def _patches(x, window, strides, pads):
+  """Return [N, H', W', h * w * I], ordered like a kernel."""
+  rows, columns = (
+    positions(x.shape[axis + 1], window[axis], strides[axis], pads[axis])
+    for axis in range(2)
+  )
+  x = pad(x, pads)
+  bands = [tap(x, 1, i, rows, strides[0]) for i in range(window[0])]
+  taps = [
+    tap(band, 2, j, columns, strides[1])
+    for band in bands
+    for j in range(window[1])
+  ]
+  return taps[0] if len(taps) == 1 else jnp.concatenate(taps, axis=-1)
+
+
+def _few_pixels(x):
+  return x.shape[1] * x.shape[2] <= _FEW_PIXELS
+
+
+def _forward(x, kernel, strides, pads):
+  if not _few_pixels(x) and x.shape[3] > 1:
+    return xla(x, kernel, strides, pads)
+  patches = _patches(x, kernel.shape[:2], strides, pads)
+  flat = kernel.reshape(-1, kernel.shape[3])
+  return _dot(patches, flat, (3,), (0,)).astype(x.dtype)
+
+
+def _input_gradient(dy, x, kernel, strides, pads):
+  h, w, inputs, features = kernel.shape
+  if not _few_pixels(x):
+    # What `jax.linear_transpose` gives, with the dimensions in the order of a
+    # forward convolution: only those does XLA's CPU compiler run fast inside a
+    # loop, and a population of models is trained in one.
+    edges = tuple(
+      (window - 1 - before, size - (count - 1) * stride - 1 + before)
+      for window, size, count, stride, (before, _) in zip(
+        (h, w), x.shape[1:3], dy.shape[1:3], strides, pads, strict=True
+      )
+    )
+    return lax.conv_general_dilated(
+      dy,
+      kernel[::-1, ::-1].swapaxes(2, 3),
+      (1, 1),
+      edges,
+      lhs_dilation=strides,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+  # The transpose of `_patches`: every tap goes back to where it came from.
+  taps = _dot(dy, kernel.reshape(-1, features), (3,), (1,))
+  taps = taps.reshape(*dy.shape[:3], h, w, inputs)
+  zero = jnp.zeros((), taps.dtype)
+
+  def spread(size, count, start, stride, pads):
+    after = size + sum(pads) - start - (count - 1) * stride - 1
+    return start - pads[0], after - pads[1], stride - 1
+
+  dx = jnp.zeros(x.shape, taps.dtype)
+  for i in range(h):
+    rows = spread(x.shape[1], dy.shape[1], i, strides[0], pads[0])
+    for j in range(w):
+      columns = spread(x.shape[2], dy.shape[2], j, strides[1], pads[1])
+      dx += lax.pad(
+        taps[:, :, :, i, j], zero, ((0, 0, 0), rows, columns, (0, 0, 0))
+      )
+  return dx.astype(x.dtype)
+
+
+def _kernel_gradient(dy, x, kernel, strides, pads):
+  h, w, inputs, features = kernel.shape
+  rows, columns = dy.shape[1:3]
+  # Patches hold h * w * I numbers a pixel. Without strides, the taps of a row
+  # of the window beside each other in x, and copies of dy shifted by rows,
+  # hold w * I + h * O and give the same sums, at (H' + h - 1) / H' of the work.
+  if (
+    strides == (1, 1)
+    and rows >= 4 * (h - 1)
+    and w * inputs + h * features < h * w * inputs
+  ):
+    x = pad(x, pads)
+    x = [tap(x, 2, j, columns, 1) for j in range(w)]
+    dy = [pad(dy, ((i, h - 1 - i), (0, 0))) for i in range(h)]
+    x, dy = jnp.concatenate(x, axis=-1), jnp.concatenate(dy, axis=-1)
+    # Fused into the product's operands, the copies would be made repeatedly.
+    x, dy = lax.optimization_barrier((x, dy))
+    dk = _dot(x, dy, (0, 1, 2), (0, 1, 2)).reshape(w, inputs, h, features)
+    return dk.transpose(2, 0, 1, 3).astype(kernel.dtype)
+  patches = _patches(x, (h, w), strides, pads)
+  dk = _dot(patches, dy, (0, 1, 2), (0, 1, 2))
+  return dk.reshape(kernel.shape).astype(kernel.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolution(x, kernel, strides: Pair, pads: Pads):
+  """Convolve x [N, H, W, I] with kernel [h, w, I, O]."""
+  return _forward(x, kernel, strides, pads)
+
+
+def _convolution_fwd(x, kernel, strides, pads):
+  return _forward(x, kernel, strides, pads), (x, kernel)
+
+
+def _convolution_bwd(strides, pads, residuals, dy):
+  x, kernel = residuals
+  return (
+    _input_gradient(dy, x, kernel, strides, pads),
+    _kernel_gradient(dy, x, kernel, strides, pads),
+  )
+
+
+convolution.defvjp(_convolution_fwd, _convolution_bwd)
+
+
+def depthwise(x, kernel, strides: Pair, pads: Pads):
+  """Convolve x [N, H, W, C] with kernel [h, w, 1, C], channel by channel."""
+  h, w, _, channels = kernel.shape
+  rows = positions(x.shape[1], h, strides[0], pads[0])
+  columns = positions(x.shape[2], w, strides[1], pads[1])
+  padded = pad(x, pads).astype(wide(x.dtype))
+  kernel = kernel.astype(padded.dtype).reshape(h, w, 1, 1, 1, channels)
+  terms = [
+    tap(tap(padded, 1, i, rows, strides[0]), 2, j, columns, strides[1])
+    * kernel[i, j]
+    for i in range(h)
+    for j in range(w)
+  ]
+  return functools.reduce(jnp.add, terms).astype(x.dtype)

@@ -1,0 +1,292 @@
+"""Names, sizes and behaviour of the models."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from effjax import models
+
+
+def _variables(model, image=(32, 32, 3)):
+  x = jnp.zeros((1, *image))
+  return jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
+
+
+def _names(tree):
+  return [
+    jax.tree_util.keystr(path, simple=True, separator="/")
+    for path, _ in jax.tree.leaves_with_path(tree)
+  ]
+
+
+def _count(tree):
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+# Rules of masks and checkpoints are written against these names: a change
+# breaks what users have stored.
+_NORM = ("bias", "scale")
+_PROJECTION = (
+  "projection_conv/kernel",
+  "projection_norm/bias",
+  "projection_norm/scale",
+)
+FROZEN = {
+  "cnn": [
+    *(
+      f"{name}/{leaf}"
+      for name in ("conv1", "conv2", "dense", "head")
+      for leaf in ("bias", "kernel")
+    ),
+  ],
+  "resnet18": [
+    "head/bias",
+    "head/kernel",
+    *(
+      f"stage{stage}_block{block}/{name}"
+      for stage in (1, 2, 3, 4)
+      for block in (1, 2)
+      for name in (
+        "conv1/kernel",
+        "conv2/kernel",
+        *(f"norm{i}/{leaf}" for i in (1, 2) for leaf in _NORM),
+        *(_PROJECTION if stage > 1 and block == 1 else ()),
+      )
+    ),
+    "stem_conv/kernel",
+    *(f"stem_norm/{leaf}" for leaf in _NORM),
+  ],
+  "mobilenet_v1": sorted(
+    [
+      "head/bias",
+      "head/kernel",
+      "stem_conv/kernel",
+      *(f"stem_norm/{leaf}" for leaf in _NORM),
+      *(
+        f"block{i}/{half}_{name}"
+        for i in range(1, 14)
+        for half in ("depthwise", "pointwise")
+        for name in ("conv/kernel", "norm/bias", "norm/scale")
+      ),
+    ]
+  ),
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_parameter_names_are_frozen(name):
+  params = _variables(models.build(name))["params"]
+  assert sorted(_names(params)) == sorted(FROZEN[name])
+
+
+def test_bottleneck_names_are_frozen():
+  params = _variables(models.build("resnet50"))["params"]
+  assert _names(params["stage1_block1"]) == [
+    "conv1/kernel",
+    "conv2/kernel",
+    "conv3/kernel",
+    "norm1/bias",
+    "norm1/scale",
+    "norm2/bias",
+    "norm2/scale",
+    "norm3/bias",
+    "norm3/scale",
+    "projection_conv/kernel",
+    "projection_norm/bias",
+    "projection_norm/scale",
+  ]
+
+
+def test_batch_statistics_are_named_after_their_norm():
+  stats = _variables(models.build("resnet18"))["batch_stats"]
+  assert "stem_norm/mean" in _names(stats)
+  assert "stage4_block1/projection_norm/var" in _names(stats)
+
+
+# The counts of torchvision's networks of the same name.
+@pytest.mark.parametrize(
+  ("name", "options", "image", "count"),
+  [
+    ("cnn", {}, (28, 28, 1), 206_922),
+    ("resnet18", {}, (32, 32, 3), 11_689_512),
+    ("resnet34", {}, (32, 32, 3), 21_797_672),
+    ("resnet50", {}, (32, 32, 3), 25_557_032),
+    ("mobilenet_v1", {}, (32, 32, 3), 4_231_976),
+  ],
+)
+def test_parameter_counts(name, options, image, count):
+  params = _variables(models.build(name, **options), image)["params"]
+  assert _count(params) == count
+
+
+TINY = [
+  ("cnn", {"features": (2, 3), "hidden": 4}),
+  ("resnet18", {"width": 4}),
+  ("resnet50", {"width": 2, "stem": "cifar"}),
+  ("mobilenet_v1", {"width": 0.0625}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), TINY)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_logits_and_parameters_are_float32(name, options, dtype):
+  model = models.build(name, outputs=7, dtype=dtype, **options)
+
+  def run():
+    x = jnp.ones((2, 32, 32, 3))
+    variables = model.init(jax.random.key(0), x, train=False)
+    return variables, model.apply(
+      variables, x, train=True, mutable=["batch_stats"]
+    )
+
+  variables, (logits, state) = jax.eval_shape(run)
+  assert logits.shape == (2, 7)
+  leaves = jax.tree.leaves((variables, logits, state))
+  assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+
+
+def test_training_updates_statistics_and_evaluation_does_not():
+  model = models.ResNet(stage_sizes=(1, 1), outputs=3, width=2, stem="cifar")
+  x = jax.random.normal(jax.random.key(1), (4, 6, 6, 3))
+  variables = jax.jit(model.init)(jax.random.key(0), x)
+
+  @jax.jit
+  def train(params):
+    def loss(params):
+      logits, state = model.apply(
+        {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+      )
+      return jnp.mean(logits**2), state["batch_stats"]
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  @jax.jit
+  def evaluate(x):
+    return model.apply(variables, x, mutable=["batch_stats"])
+
+  gradients, trained = train(variables["params"])
+  logits, evaluated = evaluate(x)
+  same = lambda state: jax.tree.map(
+    jnp.array_equal, state, variables["batch_stats"]
+  )
+  assert jax.tree.all(same(evaluated["batch_stats"]))
+  assert not any(jax.tree.leaves(same(trained)))
+  assert jax.tree.all(jax.tree.map(lambda g: bool(jnp.any(g != 0)), gradients))
+  # Evaluation treats every image by itself.
+  np.testing.assert_allclose(evaluate(x[:1])[0], logits[:1], atol=1e-5)
+
+
+def test_stems_differ_in_resolution():
+  x = jnp.zeros((1, 64, 64, 3))
+
+  def stage1_input(stem):
+    model = models.build("resnet18", width=2, stem=stem)
+    _, state = jax.eval_shape(
+      lambda: model.init_with_output(
+        jax.random.key(0),
+        x,
+        capture_intermediates=lambda module, _: module.name == "stage1_block1",
+        mutable=True,
+      )
+    )
+    return state["intermediates"]["stage1_block1"]["__call__"][0].shape
+
+  assert stage1_input("imagenet") == (1, 16, 16, 2)
+  assert stage1_input("cifar") == (1, 64, 64, 2)
+
+
+@pytest.mark.parametrize(
+  ("name", "options", "message"),
+  [
+    ("resnet81", {}, "nearest names are resnet18"),
+    ("cnn", {"output": 3}, "nearest names are outputs"),
+    ("resnet18", {"stem": "mnist"}, "'imagenet' or 'cifar'"),
+  ],
+)
+def test_mistakes_are_named(name, options, message):
+  with pytest.raises(ValueError, match=message):
+    _variables(models.build(name, **options))
+
+
+def _torch_block(torch, inputs, features, strides):
+  nn = torch.nn
+
+  class Block(nn.Module):
+    def __init__(self):
+      super().__init__()
+      self.conv1 = nn.Conv2d(inputs, features, 3, strides, 1, bias=False)
+      self.norm1 = nn.BatchNorm2d(features)
+      self.conv2 = nn.Conv2d(features, features, 3, 1, 1, bias=False)
+      self.norm2 = nn.BatchNorm2d(features)
+      self.projects = strides != 1 or inputs != features
+      if self.projects:
+        self.projection_conv = nn.Conv2d(
+          inputs, features, 1, strides, bias=False
+        )
+        self.projection_norm = nn.BatchNorm2d(features)
+
+    def forward(self, x):
+      y = torch.relu(self.norm1(self.conv1(x)))
+      y = self.norm2(self.conv2(y))
+      if self.projects:
+        x = self.projection_norm(self.projection_conv(x))
+      return torch.relu(x + y)
+
+  return Block()
+
+
+@pytest.mark.peers
+def test_resnet18_equals_torch():
+  torch = pytest.importorskip("torch")
+  nn, width = torch.nn, 8
+  peer = nn.Module()
+  peer.stem_conv = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+  peer.stem_norm = nn.BatchNorm2d(width)
+  blocks, inputs = [], width
+  for stage in range(4):
+    for block in range(2):
+      name = f"stage{stage + 1}_block{block + 1}"
+      features = width * 2**stage
+      strides = 2 if stage and not block else 1
+      setattr(peer, name, _torch_block(torch, inputs, features, strides))
+      blocks.append(getattr(peer, name))
+      inputs = features
+  peer.head = nn.Linear(inputs, 5)
+
+  def forward(x):
+    x = torch.relu(peer.stem_norm(peer.stem_conv(x)))
+    x = nn.functional.max_pool2d(x, 3, 2, 1)
+    for block in blocks:
+      x = block(x)
+    return peer.head(x.mean((2, 3)))
+
+  model = models.build("resnet18", outputs=5, width=width)
+  x = jax.random.normal(jax.random.key(1), (4, 64, 64, 3))
+  variables = jax.jit(model.init)(jax.random.key(0), x)
+  images = torch.from_numpy(np.array(x.transpose(0, 3, 1, 2)))
+
+  spelling = {"kernel": "weight", "scale": "weight", "mean": "running_mean"}
+  spelling["var"] = "running_var"
+  state = peer.state_dict()
+  for collection in variables.values():
+    for path, leaf in jax.tree.leaves_with_path(collection):
+      name = jax.tree_util.keystr(path, simple=True, separator=".")
+      stem, last = name.rsplit(".", 1)
+      value = np.array(leaf)
+      value = value.transpose({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim])
+      target = state[f"{stem}.{spelling.get(last, last)}"]
+      target.copy_(torch.from_numpy(value.copy()))
+
+  with torch.no_grad():
+    for train in (True, False):
+      peer.train(train)
+      logits, updated = model.apply(
+        variables, x, train=train, mutable=["batch_stats"]
+      )
+      np.testing.assert_allclose(logits, forward(images), atol=2e-4)
+      variables = {**variables, **updated}
+  running = variables["batch_stats"]["stage4_block2"]["norm2"]["var"]
+  np.testing.assert_allclose(
+    running, peer.stage4_block2.norm2.running_var, rtol=1e-3
+  )

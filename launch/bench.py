@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import sys
+from typing import Any
 
 SUITES = ("masks", "training", "models", "imports")
 
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
   # In a pipe, a table squeezed into 80 columns would cut the figures.
   console = Console(width=None if sys.stdout.isatty() else 140)
-  report = {"versions": harness.versions(), "suites": {}}
+  report: dict[str, Any] = {"versions": harness.versions(), "suites": {}}
   versions = report["versions"]
   console.print(
     ", ".join(f"{k} {v or 'absent'}" for k, v in versions.items()),

@@ -157,7 +157,9 @@ def _run(
   with _only_run(options.workdir, jax.process_index()):
     if jax.process_index() == 0:
       axes = config.get("mesh")
-      print(f"{config}\n{mesh.describe(mesh.from_config(axes) if axes else None)}")
+      print(
+        f"{config}\n{mesh.describe(mesh.from_config(axes) if axes else None)}"
+      )
       print(f"work directory {options.workdir}", flush=True)
     study(config, options.workdir)
 

@@ -21,7 +21,7 @@ def get_config(arg: str = ""):
     arg: `quick` for a small run; `sparsity=0.9` for one sparsity only;
       `sparsities=0.9:0.98`, `seeds=3`, `source=mnist_5k` (or digits).
   """
-  arg = common.parse_arg(
+  options = common.parse_arg(
     arg,
     quick=False,
     sparsity=-1.0,
@@ -29,21 +29,21 @@ def get_config(arg: str = ""):
     seeds=3,
     source="fashion_mnist",
   )
-  quick = arg.quick
-  sparsities = arg.sparsities
+  quick = options.quick
+  sparsities = options.sparsities
   if quick and sparsities == (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995):
     sparsities = (0.9, 0.98)
-  if arg.sparsity >= 0:
-    sparsities = (arg.sparsity,)
+  if options.sparsity >= 0:
+    sparsities = (options.sparsity,)
 
   return ml_collections.ConfigDict(
     dict(
       study="bias",
       title="Bias in pruned models: Fashion-MNIST attributes",
       sparsities=sparsities,
-      seeds=tuple(range(arg.seeds)),
+      seeds=tuple(range(options.seeds)),
       data=dict(
-        name=arg.source,
+        name=options.source,
         directory="",
         limit=12_000 if quick else None,
         validation=1_000 if quick else 5_000,
@@ -55,7 +55,7 @@ def get_config(arg: str = ""):
           dict(attribute="covers_legs", mark="square", skew="strong"),
           dict(attribute="patterned", mark="haze", skew="weak"),
         )
-        if arg.source == "fashion_mnist"
+        if options.source == "fashion_mnist"
         else (),
       ),
       model=dict(name="cnn", options=dict(features=(16, 32), hidden=128)),
@@ -97,7 +97,7 @@ def get_config(arg: str = ""):
         seed=1000,
       ),
       mesh="",
-    mesh_rules="data",
+      mesh_rules="data",
       report=dict(gallery=12, focus=0.98),
     )
   )

@@ -112,7 +112,7 @@ def cores() -> int:
 
 def versions() -> dict[str, Any]:
   """Describe the machine and the libraries; None for what is absent."""
-  found = {
+  found: dict[str, Any] = {
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "python": platform.python_version(),
     "cpu": _cpu_model(),

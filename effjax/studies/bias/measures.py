@@ -66,7 +66,7 @@ def make_measure(problem: Problem):
   marks = [problem.groups.index(name) for name in problem.marked]
   columns = [problem.attributes.index(a) for a in problem.marked.values()]
 
-  def decided(threshold: jax.Array) -> metrics.Metric:
+  def decided(threshold: jax.Array | float) -> metrics.Metric:
     return metrics.collection(
       {
         "accuracy": metrics.accuracy(threshold),

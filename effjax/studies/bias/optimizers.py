@@ -172,9 +172,11 @@ def reset_every(
     updates: Any, state: ResetState, params: Any = None
   ) -> tuple[Any, ResetState]:
     updates, inner = transform.update(updates, state.inner, params)
-    count = optax.safe_increment(state.count)
+    count = jnp.asarray(optax.safe_increment(state.count))
     ends = count % state.every == 0
     inner = jax.tree.map(lambda x: jnp.where(ends, jnp.zeros_like(x), x), inner)
     return updates, ResetState(count, state.every, inner)
 
+  # optax types a state as any tree of arrays; this one is a named tuple.
+  # pyrefly: ignore[bad-argument-type]
   return optax.GradientTransformation(init, update)

@@ -239,7 +239,7 @@ def plot(results: dict[str, Any], name: str, note: str = "") -> elements.Plot:
     _row(results, arm, s)[name] if s in _levels(results, arm) else None
   )
   ends = ("estimate", "low", "high")
-  series = {
+  series: dict[str, Any] = {
     ARMS[arm]: tuple(
       [np.nan if (cell := pick(arm, s)) is None else cell[end] for s in levels]
       for end in ends

@@ -115,7 +115,9 @@ def kept_counts(
   for i, size in enumerate(sizes):
     if keep is not None:
       counts.append(_given(keep[i], size))
-    elif is_traced(sparsity[i]):
+      continue
+    assert sparsity is not None  # one of the two is given
+    if is_traced(sparsity[i]):
       counts.append(_traced_kept(sparsity[i], size, convention))
     else:
       share = check_sparsity(sparsity[i])

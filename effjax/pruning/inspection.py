@@ -38,7 +38,8 @@ def sparsity(masks: Tree) -> jax.Array:
     return jnp.float32((total - kept) / total)
   # Per leaf the count is exact; shares of the total add up in float32.
   pruned = [jnp.sum(~leaf, dtype=jnp.int32) for leaf in leaves]
-  return sum(count.astype(jnp.float32) / total for count in pruned)
+  shares = [count.astype(jnp.float32) / total for count in pruned]
+  return sum(shares, start=jnp.float32(0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

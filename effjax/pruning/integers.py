@@ -5,7 +5,7 @@ by default: counts are pairs of int32 words instead.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ class Wide(NamedTuple):
   low: jax.Array
 
 
-def wide(values: np.ndarray | Sequence[int] | jax.Array) -> Wide:
+def wide(values: np.ndarray | Sequence[Any] | jax.Array) -> Wide:
   """Split integers into two words.
 
   Args:

@@ -177,7 +177,9 @@ def dynamic(
       alive,
     )
     return updates, state._replace(
-      count=optax.safe_increment(state.count), mask=masks
+      count=jnp.asarray(optax.safe_increment(state.count)), mask=masks
     )
 
+  # optax types a state as any tree of arrays; this one is a named tuple.
+  # pyrefly: ignore[bad-argument-type]
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -256,9 +256,13 @@ def prune(
       masks,
     )
     return updates, state._replace(
-      count=optax.safe_increment(state.count), mask=masks, dense=dense
+      count=jnp.asarray(optax.safe_increment(state.count)),
+      mask=masks,
+      dense=dense,
     )
 
+  # optax types a state as any tree of arrays; this one is a named tuple.
+  # pyrefly: ignore[bad-argument-type]
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
@@ -296,4 +300,6 @@ def mask_moments(
       return moment
     return jnp.where(mask, moment, jnp.zeros((), moment.dtype))
 
+  # It has the `init` that optax asks for.
+  # pyrefly: ignore[bad-argument-type]
   return optax.tree.map_params(optimizer, clear, state, masks)

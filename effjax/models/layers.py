@@ -34,13 +34,14 @@ def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
 def _pads(padding: Padding, sizes, window, strides) -> products.Pads:
   """Return ((top, bottom), (left, right)) for any accepted spelling."""
   if isinstance(padding, str) and padding.upper() in ("SAME", "VALID"):
-    return tuple(lax.padtype_to_pads(sizes, window, strides, padding.upper()))
+    rows, columns = lax.padtype_to_pads(sizes, window, strides, padding.upper())
+    return rows, columns
   if isinstance(padding, int):
     padding = (padding, padding)
   if not isinstance(padding, str) and len(padding) == 2:
-    pads = tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)
+    pads = [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
     if all(len(p) == 2 for p in pads):
-      return pads
+      return pads[0], pads[1]
   raise ValueError(
     "padding must be 'SAME', 'VALID', an integer, or one for rows and one for"
     f" columns, each an integer or a pair; got {padding!r}."

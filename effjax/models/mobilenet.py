@@ -9,7 +9,7 @@ from flax import linen as nn
 from effjax.models import layers
 
 # (output channels at width 1, stride) of the depthwise-separable blocks.
-_BLOCKS = (
+BLOCKS = (
   (64, 1),
   (128, 2),
   (128, 1),
@@ -92,7 +92,7 @@ class MobileNetV1(nn.Module):
     )(x)
     x = layers.BatchNorm(dtype=self.dtype, name="stem_norm")(x, train)
     x = nn.relu(x)
-    for i, (features, strides) in enumerate(_BLOCKS, start=1):
+    for i, (features, strides) in enumerate(BLOCKS, start=1):
       x = SeparableBlock(
         scaled(features), strides, dtype=self.dtype, name=f"block{i}"
       )(x, train)

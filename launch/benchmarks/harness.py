@@ -171,7 +171,7 @@ def machine_limits(size: int = 2048, megabytes: int = 256) -> dict[str, float]:
   }
 
 
-def torch_or_none():
+def torch_or_none() -> Any:
   """Return the torch module, or None where it is not installed."""
   try:
     import torch

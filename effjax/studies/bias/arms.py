@@ -231,7 +231,7 @@ class Trainer:
     alone = len(members) == 1
     final = training.fit(
       states[0] if alone else training.stack(states),
-      step if alone else training.population(step),
+      step,
       by_seed[members[0].seed]
       if alone
       else batches_lib.stack([by_seed[m.seed] for m in members]),
@@ -264,10 +264,12 @@ class Trainer:
         f"the arms {' and '.join(kinds.values())} are optimized in ways of"
         " their own and cannot train together; set training.together to False"
       )
-    key = (*kinds, epochs, per_epoch)
+    alone = len(members) == 1
+    key = (*kinds, epochs, per_epoch, alone)
     if key not in self.steps:
       loss = make_loss(self.module, *self.config.data.normalise)
-      self.steps[key] = training.make_step(loss, optimizer)
+      step = training.make_step(loss, optimizer)
+      self.steps[key] = step if alone else training.population(step)
     return self.steps[key]
 
   def predict(

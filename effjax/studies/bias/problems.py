@@ -54,9 +54,15 @@ def load(config: Any) -> Problem:
     The problem.
 
   Raises:
-    ValueError: If an attribute, mark or skew does not exist.
+    ValueError: If the data, an attribute, a mark or a skew does not exist.
     FileNotFoundError: If the data is not on this machine.
   """
+  known = (*images.VIEWS, "celeba")
+  if config.name not in known:
+    raise ValueError(
+      f"data.name {config.name!r} is unknown; choose"
+      f" {', '.join(tree.nearest(config.name, known))}"
+    )
   return _celeba(config) if config.name == "celeba" else _grey(config)
 
 

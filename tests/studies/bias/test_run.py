@@ -1,0 +1,249 @@
+"""The study from the command line: to the end, killed, misspelt."""
+
+import json
+import math
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from effjax.data import celeba_example
+from launch import run
+from tests.studies.bias import tiny
+
+pytest.importorskip("jinja2")
+ROOT = pathlib.Path(__file__).parents[3]
+TIMEOUT = 240
+FASHION = (
+  "--config=configs/bias/fashion.py:quick,seeds=2,sparsities=0.9",
+  "--config.data.validation=60",
+  "--config.model.options.features=4,8",
+  "--config.model.options.hidden=16",
+  "--config.training.batch_size=32",
+  "--config.training.eval_batch_size=64",
+  "--config.training.warmup_epochs=0",
+  "--config.training.epochs=2",
+  "--config.training.epochs_pt=1",
+  "--config.training.pruning.ri.end=1.5",
+  "--config.training.pruning.pt.end=0.5",
+)
+# The small network has so many weights that can be pruned.
+WEIGHTS = 9 * 4 + 9 * 4 * 8 + 7 * 7 * 8 * 16 + 16 * 22
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("fashion")
+  tiny.write(folder)
+  (folder / "cache").mkdir(mode=0o700)
+  return folder
+
+
+def begin(folder, workdir):
+  command = (
+    *(sys.executable, "-m", "tests.studies.bias.tiny", str(folder)),
+    *(*FASHION, f"--workdir={workdir}"),
+    # Compiled once, so that runs that are killed and resumed are quick.
+    f"--jax_cache_dir={folder / 'cache'}",
+  )
+  return subprocess.Popen(
+    command,
+    cwd=ROOT,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def end(process):
+  output, _ = process.communicate(timeout=TIMEOUT)
+  assert process.returncode == 0, output
+  return output
+
+
+def result(workdir):
+  """What a run must reproduce: all but times and environment."""
+  content = json.loads((workdir / "results.json").read_text())
+  timed = ("seconds", "environment")
+  logits = {}
+  for stage in ("main", "base", "pt"):
+    with np.load(workdir / stage / "predictions.npz") as saved:
+      logits[stage] = {k: saved[k].tobytes() for k in saved}
+  return {k: v for k, v in content.items() if k not in timed}, logits
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("finished") / "run"
+  return workdir, end(begin(folder, workdir))
+
+
+def test_results_of_fashion(finished):
+  workdir, output = finished
+  assert f"report: {workdir / 'report.html'}" in output
+  assert (workdir / "report.html").stat().st_size > 20_000
+  results = json.loads((workdir / "results.json").read_text())
+  runs = [(r["arm"], r["sparsity"], r["seed"]) for r in results["runs"]]
+  arms = [("dense", 0.0), ("ri", 0.9), ("base", 0.0), ("pt", 0.9)]
+  assert runs == [(*arm, seed) for arm in arms for seed in (0, 1)]
+  reached = math.floor(0.9 * WEIGHTS + 0.5) / WEIGHTS
+  for r in results["runs"]:
+    expected = reached if r["sparsity"] else 0.0
+    assert r["achieved_sparsity"] == pytest.approx(expected, rel=1e-6)
+    assert 0.0 <= r["mean"]["accuracy"] <= 1.0
+  rows = [(row["arm"], row["sparsity"]) for row in results["table"]]
+  assert rows == [("dense", 0.0), ("ri", 0.9), ("pt", 0.9)]
+  assert results["sizes"] == {"train": 240, "validation": 60, "test": 120}
+  assert {v["claim"] for v in results["verdicts"]} == {"T1", "T4"}
+  assert {v["arm"] for v in results["verdicts"]} == {"ri", "pt"}
+  lines = (workdir / "main" / "metrics.jsonl").read_text().splitlines()
+  assert json.loads(lines[-1])["step"] == 14
+
+
+def kill(folder, workdir, stage, lines, delay):
+  """Kill a run when a stage has written so many lines; tell whether it was."""
+  process = begin(folder, workdir)
+  path = workdir / stage / "metrics.jsonl"
+  limit = time.monotonic() + TIMEOUT
+  while process.poll() is None and time.monotonic() < limit:
+    if path.exists() and path.read_bytes().count(b"\n") >= lines:
+      break
+    time.sleep(0.002)
+  time.sleep(delay)
+  process.kill()
+  output, _ = process.communicate(timeout=TIMEOUT)
+  assert process.returncode in (0, -signal.SIGKILL), output
+  return process.returncode == -signal.SIGKILL
+
+
+def test_killed_and_resumed(folder, finished, tmp_path):
+  workdir = tmp_path / "run"
+  assert kill(folder, workdir, "main", 9, 0.05)
+  assert not (workdir / "results.json").exists()
+  assert "main: goes on from step 7" in end(begin(folder, workdir))
+  assert result(workdir) == result(finished[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_often(folder, finished, tmp_path, seed):
+  workdir, rng = tmp_path / "run", random.Random(seed)
+  stages = [("main", 14), ("base", 7), ("pt", 7)]
+  killed = 0
+  for stage, most in stages:
+    moment = rng.randint(1, most), rng.uniform(0.0, 0.3)
+    killed += kill(folder, workdir, stage, *moment)
+  end(begin(folder, workdir))
+  assert killed >= 1
+  assert result(workdir) == result(finished[0])
+
+
+@pytest.mark.parametrize(
+  ("change", "messages"),
+  [
+    (["--config.training.epoch=3"], ["training.epoch", "training.epochs"]),
+    (["--config.trainin.epochs=3"], ["trainin.epochs", "training.epochs"]),
+    (["--config.seeds=a"], ["config.seeds", "not a whole number"]),
+    (["--config.data.name=fashion"], ["'fashion'", "fashion_mnist"]),
+    (["--config.model.name=cn"], ["no model 'cn'", "cnn"]),
+    (["--config.training.optimizer=adamv"], ["'adamv'", "adamw"]),
+    (["--config.training.pruning.score=size"], ["no score 'size'"]),
+    (["--config.training.pruning.mask=globl"], ["'globl'", "global"]),
+    (["--config.training.epochs_pt=2"], ["epochs_pt", "not 2"]),
+    (["--config.sparsities=0.9,1.5"], ["1.5", "[0, 1]"]),
+  ],
+)
+def test_a_users_mistake_is_one_sentence(
+  folder, tmp_path, monkeypatch, capsys, change, messages
+):
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setitem(
+    tiny.registry.SOURCES, "fashion_mnist", tiny.declared(folder)
+  )
+  arguments = [
+    *FASHION,
+    f"--config.data.directory={folder}",
+    f"--workdir={tmp_path / 'run'}",
+  ]
+  assert run.main([*arguments, *change]) == 2
+  error = capsys.readouterr().err
+  for message in messages:
+    assert message in error
+  assert "Traceback" not in error
+  assert not (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+  pytest.importorskip("PIL")
+  folder = tmp_path_factory.mktemp("celeba")
+  celeba_example.write(jax.random.key(0), folder, 40)
+  return folder
+
+
+def run_celeba(config, faces, workdir, *overrides):
+  arguments = (
+    f"--config=configs/bias/{config}",
+    f"--config.data.directory={faces}",
+    f"--workdir={workdir}",
+    *overrides,
+  )
+  assert run.main(arguments) == 0
+  results = json.loads((workdir / "results.json").read_text())
+  runs = [(r["arm"], r["sparsity"], r["seed"]) for r in results["runs"]]
+  assert runs == [
+    ("dense", 0.0, 23),
+    ("ri", 0.9, 23),
+    ("base", 0.0, 22),
+    ("pt", 0.9, 23),
+  ]
+  reached = [r["achieved_sparsity"] for r in results["runs"]]
+  np.testing.assert_allclose(reached, [0, 0.9, 0, 0.9], atol=0.01)
+  assert reached[1] > 0.899
+  assert len(results["attributes"]) == 40
+  assert results["seeds"] == [23]
+  assert (workdir / "report.html").exists()
+  return results
+
+
+def test_celeba_from_end_to_end(faces, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(ROOT)
+  arguments = (
+    "--config.model.options.stage_sizes=1",
+    "--config.model.options.width=4",
+    "--config.training.epochs=2",
+    "--config.training.epochs_base=2",
+    "--config.training.pruning.ri.end=1",
+  )
+  results = run_celeba(
+    "celeba_resnet50.py:quick,size=24", faces, tmp_path / "run", *arguments
+  )
+  assert results["learning_rates"]["pt"] == 1e-4
+  # No mark is planted, so there is nothing to amplify.
+  assert all(r["mean"]["backdoor"] is None for r in results["runs"])
+  names = {p.parent.name for p in tmp_path.glob("run/*/*/predictions.npz")}
+  assert names == {
+    "dense-0-23-0.032",
+    "ri-0.9-23-0.032",
+    "base-0-22-0.032",
+    "pt-0.9-23-0.0001",
+  }
+  # CelebA's pictures may not be shown.
+  assert "data:image/jpeg" not in (tmp_path / "run/report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "config", ["celeba_resnet18.py", "celeba_resnet50.py", "celeba_mobilenet.py"]
+)
+def test_celeba_quick(config, faces, tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  run_celeba(f"{config}:quick", faces, tmp_path / "run")

@@ -18,7 +18,7 @@ from effjax.pruning import scores as scoring
 from effjax.pruning.allocation import count_kept, erk
 from effjax.pruning.masks import topk
 from effjax.pruning.schedules import Schedule
-from effjax.pruning.transform import promote
+from effjax.pruning.transform import is_placeholder, promote
 
 Tree = Any
 
@@ -90,6 +90,8 @@ def dynamic(
     raise ValueError("the schedule has no steps at which masks could move")
 
   def init_fn(params: Tree) -> DynamicState:
+    if is_placeholder(params):
+      return DynamicState(*[0] * len(DynamicState._fields))
     chosen = trees.select(params, where)
     shares = allocation(params, schedule.levels[-1], where=chosen)
     start, later = jax.random.split(key)

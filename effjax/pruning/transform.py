@@ -130,6 +130,25 @@ def promote(u: jax.Array, p: jax.Array) -> jax.Array:
   return u.astype(common)
 
 
+def is_placeholder(params: Tree) -> bool:
+  """Say whether optax only asks where the parameters are in a state.
+
+  `optax.tree.map_params` initialises a transformation with an object of its
+  own. Masks have None where the parameters have leaves, so they are not like
+  the parameters: the state is to be left alone.
+
+  Args:
+    params: What `init` is given.
+
+  Returns:
+    True for that object.
+
+  >>> is_placeholder({"w": jnp.ones(2)})
+  False
+  """
+  return type(params).__module__.partition(".")[0] == "optax"
+
+
 def prune(
   schedule: Schedule,
   *,
@@ -176,6 +195,8 @@ def prune(
   mask_of = _mask_function(mask)
 
   def init_fn(params: Tree) -> PruneState:
+    if is_placeholder(params):
+      return PruneState(*[0] * len(PruneState._fields))
     chosen = trees.select(params, where)
     masks = jax.tree.map(
       lambda p, c: jnp.ones_like(p, dtype=bool) if c else None, params, chosen
@@ -287,9 +308,11 @@ def mask_moments(
     The state with momentum and the like masked.
 
   >>> optimizer = optax.sgd(0.1, momentum=0.9)
-  >>> state = optimizer.init({"w": jnp.ones((1, 2))})
+  >>> params = {"w": jnp.ones((1, 2))}
+  >>> _, state = optimizer.update(params, optimizer.init(params))
   >>> masks = {"w": jnp.array([[True, False]])}
-  >>> state = mask_moments(optimizer, state, masks)
+  >>> optax.tree.get(mask_moments(optimizer, state, masks), "trace")["w"]
+  Array([[1., 0.]], dtype=float32)
   """
 
   def clear(moment: jax.Array, mask: jax.Array | None) -> jax.Array:

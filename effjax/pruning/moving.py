@@ -91,7 +91,8 @@ def dynamic(
 
   def init_fn(params: Tree) -> DynamicState:
     if is_placeholder(params):
-      return DynamicState(*[0] * len(DynamicState._fields))
+      nothing: list[Any] = [0] * len(DynamicState._fields)
+      return DynamicState(*nothing)
     chosen = trees.select(params, where)
     shares = allocation(params, schedule.levels[-1], where=chosen)
     start, later = jax.random.split(key)

@@ -196,7 +196,8 @@ def prune(
 
   def init_fn(params: Tree) -> PruneState:
     if is_placeholder(params):
-      return PruneState(*[0] * len(PruneState._fields))
+      nothing: list[Any] = [0] * len(PruneState._fields)
+      return PruneState(*nothing)
     chosen = trees.select(params, where)
     masks = jax.tree.map(
       lambda p, c: jnp.ones_like(p, dtype=bool) if c else None, params, chosen

@@ -23,6 +23,7 @@ def config(tmp_path):
         config.levels = (0.5, 0.9)
         config.fail = False
         config.limit = None
+        config.mesh = None
         config.inner = ml_collections.ConfigDict({"b": 2, "name": "x"})
         return config
     """)

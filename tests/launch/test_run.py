@@ -2,6 +2,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -198,3 +199,42 @@ def test_process_that_is_stopped(config, tmp_path):
   assert "study: tiny" in output
   assert "first: stopped by SIGTERM after step" in error
   assert "Traceback" not in error
+
+
+@pytest.mark.slow
+@pytest.mark.multidevice
+def test_two_processes(config, tmp_path):
+  with socket.socket() as found:
+    found.bind(("127.0.0.1", 0))
+    port = found.getsockname()[1]
+  processes = [
+    subprocess.Popen(
+      (
+        *(sys.executable, "-m", "tests.launch.trivial", "--distributed"),
+        *(f"--config={config}:study=together", "--config.mesh=auto"),
+        *(f"--workdir={tmp_path / 'x'}", f"--coordinator=127.0.0.1:{port}"),
+        *("--num_processes=2", f"--process_id={index}"),
+      ),
+      cwd=ROOT,
+      env=os.environ | {"JAX_PLATFORMS": "cpu"},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in range(2)
+  ]
+  ends = [process.communicate(timeout=250) for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], ends
+  assert "2 cpu devices in 2 processes, mesh data=2" in ends[0][0]
+  assert "study" not in ends[1][0]  # process 0 speaks for all
+  results = json.loads((tmp_path / "x" / "results.json").read_text())
+  assert results["processes"] == 2
+  saved = json.loads((tmp_path / "x" / "environment.json").read_text())
+  assert saved["processes"] == 2
+
+
+def test_processes_that_cannot_be_connected(config, tmp_path, capsys):
+  # There is no cluster here that JAX could ask.
+  arguments = (f"--config={config}", f"--workdir={tmp_path / 'x'}")
+  assert launch(*arguments, "--distributed", "--process_id=0") == 2
+  assert "could not be connected" in capsys.readouterr().err

@@ -5,12 +5,14 @@ import os
 import pathlib
 import sys
 
+import jax
 import numpy as np
 import optax
 
 from effjax import training
+from effjax.training import mesh
 from launch import run
-from tests.training import tiny
+from tests.training import tiny, two_processes
 
 
 def sums(config, workdir):
@@ -42,6 +44,22 @@ def tiny_training(config, workdir):
   write(workdir, {"norm": float(optax.tree.norm(state.params))})
 
 
+def together(config, workdir):
+  """One model on all devices of all processes."""
+  optimizer = tiny.adam()
+  state = training.fit(
+    tiny.start(optimizer),
+    tiny.step(optimizer),
+    two_processes.Share(jax.process_index(), jax.process_count()),
+    steps=config.steps,
+    workdir=workdir,
+    mesh=mesh.from_config(config.mesh),
+  )
+  norm = float(optax.tree.norm(state.params))
+  if jax.process_index() == 0:
+    write(workdir, {"norm": norm, "processes": jax.process_count()})
+
+
 def diverging(config, workdir):
   raise FloatingPointError("dense: the loss is nan at step 3")
 
@@ -62,6 +80,7 @@ def write(workdir, content):
 STUDIES = {
   "sums": sums,
   "tiny": tiny_training,
+  "together": together,
   "diverging": diverging,
   "broken": broken,
   "full": full,

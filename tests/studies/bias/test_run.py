@@ -20,7 +20,8 @@ from tests.studies.bias import tiny
 
 pytest.importorskip("jinja2")
 ROOT = pathlib.Path(__file__).parents[3]
-TIMEOUT = 240
+TIMEOUT = 500
+pytestmark = pytest.mark.timeout(600)  # seconds, where others are at work
 FASHION = (
   "--config=configs/bias/fashion.py:quick,seeds=2,sparsities=0.9",
   "--config.data.validation=60",
@@ -63,8 +64,17 @@ def begin(folder, workdir):
   )
 
 
+def wait(process):
+  """Wait for the end of a process, or make an end of it."""
+  try:
+    return process.communicate(timeout=TIMEOUT)[0]
+  finally:
+    process.kill()
+    process.wait()
+
+
 def end(process):
-  output, _ = process.communicate(timeout=TIMEOUT)
+  output = wait(process)
   assert process.returncode == 0, output
   return output
 
@@ -119,7 +129,7 @@ def kill(folder, workdir, stage, lines, delay):
     time.sleep(0.002)
   time.sleep(delay)
   process.kill()
-  output, _ = process.communicate(timeout=TIMEOUT)
+  output = wait(process)
   assert process.returncode in (0, -signal.SIGKILL), output
   return process.returncode == -signal.SIGKILL
 

@@ -1,0 +1,158 @@
+"""Every config loads, says what it should, and can be run as it stands."""
+
+import json
+import pathlib
+import shlex
+
+import pytest
+
+from configs.bias import celeba_common
+from effjax import models, pruning
+from effjax.studies.bias import optimizers
+from launch import configuring, run, sweep
+
+ROOT = pathlib.Path(__file__).parents[2]
+FILES = sorted(
+  path.relative_to(ROOT).as_posix()
+  for path in (ROOT / "configs").rglob("*.py")
+  if path.name != "__init__.py"
+)
+CONFIGS = [f for f in FILES if "get_config" in (ROOT / f).read_text()]
+SWEEPS = [f for f in FILES if f.startswith("configs/sweeps/")]
+CELEBA = [
+  f"configs/bias/celeba_{n}.py" for n in ("resnet18", "resnet50", "mobilenet")
+]
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch):
+  monkeypatch.chdir(ROOT)
+
+
+def test_the_configs_are_found():
+  assert {"configs/bias/fashion.py", *CELEBA} <= set(CONFIGS)
+  assert SWEEPS
+
+
+@pytest.mark.parametrize(
+  "argument", ["", ":quick", ":quick,sparsity=0.7,seeds=2"]
+)
+@pytest.mark.parametrize("file", CONFIGS)
+def test_configs_load(file, argument):
+  config = configuring.load(file + argument)
+  assert config.study in run.STUDIES
+  json.dumps(config.to_dict())
+  assert config.is_locked
+  module = models.build(config.model.name, outputs=3, **config.model.options)
+  assert module.outputs == 3
+  plan = config.training.pruning
+  assert plan.score in pruning.SCORES
+  assert plan.mask in pruning.MASKS
+  for arm in ("dense", "base", "ri", "pt"):
+    options = optimizers.options(config.training, arm)
+    assert optimizers.links(options, config.training.epochs, 10)
+    assert config.training.learning_rates[arm] > 0
+  assert plan.ri.end < config.training.epochs
+  assert plan.pt.end < config.training.epochs_pt
+  if "sparsity" in argument:
+    assert config.sparsities == (0.7,)
+    assert len(config.seeds) == 2
+
+
+@pytest.mark.parametrize("file", CONFIGS)
+def test_quick_is_smaller(file):
+  full, quick = configuring.load(file), configuring.load(f"{file}:quick")
+  assert quick.training.epochs < full.training.epochs
+  assert len(quick.sparsities) < len(full.sparsities)
+  assert quick.data.limit is not None
+  assert full.data.limit is None
+  assert quick.model.name == full.model.name
+
+
+@pytest.mark.parametrize("file", CONFIGS)
+def test_a_misspelt_argument_is_named(file):
+  with pytest.raises(
+    ValueError, match="no argument 'quik', did you mean 'quick'"
+  ):
+    configuring.load(f"{file}:quik")
+
+
+@pytest.mark.parametrize("file", CELEBA)
+def test_published_numbers(file):
+  """Section by section those of the study of 2023; see celeba_common."""
+  config = configuring.load(file)
+  training = config.training
+  assert config.sparsities == (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+  assert config.seeds == (23, 24, 25)
+  assert training.base_seed == 22
+  assert config.data.size == 224
+  assert tuple(config.data.normalise) == (0.5, 0.5)
+  assert (training.batch_size, training.epochs, training.epochs_pt) == (
+    256,
+    100,
+    80,
+  )
+  assert training.epochs_base == 100
+  rates = training.learning_rates.to_dict()
+  assert rates == {"dense": 0.256, "base": 0.256, "ri": 0.256, "pt": 1e-4}
+  ri = optimizers.options(training, "ri")
+  assert (ri.optimizer, ri.momentum, ri.weight_decay) == ("sgd", 0.875, 2**-15)
+  assert (ri.schedule, ri.warmup_epochs) == ("warmup_cosine", 5)
+  assert ri.reset_momentum
+  pt = optimizers.options(training, "pt")
+  assert (pt.optimizer, pt.schedule, pt.weight_decay) == (
+    "adam",
+    "constant",
+    0.0,
+  )
+  steps = lambda plan: (plan.begin, plan.every, plan.end, plan.initial)
+  assert steps(training.pruning.ri) == (10, 10, 81, 0.05)
+  assert steps(training.pruning.pt) == (1, 4, 60, 0.05)
+  assert training.pruning.convention == "reference"
+  dense = optimizers.options(training, "dense").weight_decay
+  assert dense == (0.0 if "resnet18" in file else 2**-15)
+
+
+def test_celeba_size_and_seeds():
+  config = configuring.load(f"{CELEBA[0]}:size=64,seeds=1,sparsity=0.95")
+  assert config.data.size == 64
+  assert config.seeds == (celeba_common.FIRST_SEED,)
+  assert config.training.epochs == 100
+
+
+@pytest.mark.parametrize("file", SWEEPS)
+def test_sweeps_print_commands_that_load(file, tmp_path, capsys):
+  assert sweep.main([file, f"--workdir={tmp_path}", "--dry_run"]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) >= 2
+  directories = set()
+  for line in lines:
+    words = shlex.split(line)
+    options = [w for w in words if w.startswith("--")]
+    assert words[1:3] == ["-m", "launch.run"]
+    spec = next(o for o in options if o.startswith("--config="))
+    overrides = [
+      tuple(o.removeprefix("--config.").split("=", 1))
+      for o in options
+      if o.startswith("--config.")
+    ]
+    config = configuring.load(spec.partition("=")[2], overrides)
+    for key, text in overrides:
+      value = config
+      for name in key.split("."):
+        value = value[name]
+      assert str(value) == text
+    directories.add(next(o for o in options if o.startswith("--workdir=")))
+  assert len(directories) == len(lines)
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_sweep_of_masks_and_scores():
+  module = configuring.load_module("configs/sweeps/bias_fashion.py")
+  points = module.get_sweep()
+  pairs = {
+    (p["training.pruning.mask"], p["training.pruning.score"]) for p in points
+  }
+  assert pairs == {
+    (mask, score) for mask in ("global", "layer") for score in pruning.SCORES
+  }

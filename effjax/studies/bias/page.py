@@ -145,11 +145,13 @@ def summary(results: dict[str, Any]) -> str:
       f" {row['amplification']['estimate']:+.3f}"
       f" (dense {dense['amplification']['estimate']:+.3f})."
     )
-  return text + (
-    "\n\nMasks simulate sparsity: a pruned model is no faster by itself. The"
-    " attributes follow from the class or the pixels of a picture; they stand"
-    " in for social attributes in method only."
-  )
+  text += "\n\nMasks simulate sparsity: a pruned model is no faster by itself."
+  if results["data"].get("name") != "celeba":
+    text += (
+      " The attributes follow from the class or the pixels of a picture; they"
+      " stand in for social attributes in method only."
+    )
+  return text
 
 
 def from_results(results: dict[str, Any]) -> list[elements.Section]:
@@ -365,8 +367,19 @@ def _meaning(results: dict[str, Any]) -> elements.Section:
       " attribute and identity group that differ in training\n"
       "- **backdoor amplification**: the same for a planted mark that says"
       " nothing at test time",
-      f"Identity groups: {', '.join(results['groups'])}.{marks} Every arm"
-      " trains for the same number of epochs; learning rates of the arms are in"
-      " the provenance below.",
+      f"Identity groups: {', '.join(results['groups'])}.{marks}"
+      f" {_lengths(results)} Learning rates of the arms are in the provenance"
+      " below.",
     ],
+  )
+
+
+def _lengths(results: dict[str, Any]) -> str:
+  """Say for how long the arms train."""
+  epochs = results.get("epochs")
+  if not epochs or epochs["base"] + epochs["pt"] == epochs["dense"]:
+    return "Every arm trains for the same number of epochs."
+  return (
+    f"Models train for {epochs['dense']} epochs; those pruned after training"
+    f" for another {epochs['pt']} after {epochs['base']} dense ones."
   )

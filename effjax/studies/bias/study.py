@@ -258,6 +258,9 @@ def _results(
     "parameters": trainer.parameters,
     "seeds": list(config.seeds),
     "learning_rates": rates,
+    "epochs": {
+      arm: _epochs(config, arm) for arm in ("dense", "base", "ri", "pt")
+    },
     "table": measures.table(outcomes, ("dense", *arms)),
     "verdicts": [
       dataclasses.asdict(verdict)

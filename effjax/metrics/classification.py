@@ -108,8 +108,23 @@ def uncertainty(cut: float = 0.4) -> base.Metric:
   Raises:
     ValueError: If `cut` is outside (0, 1/2].
   """
+  edge = undecided_below(cut)
+  return share(lambda batch: jnp.abs(batch.logits) < edge, "logits")
+
+
+def undecided_below(cut: float) -> np.float32:
+  """Returns the size of a logit below which the output is undecided.
+
+  Args:
+    cut: Half the width of the undecided interval, as in `uncertainty`.
+
+  Returns:
+    logit(1/2 + cut), computed in float64; infinite for 1/2.
+
+  Raises:
+    ValueError: If `cut` is outside (0, 1/2].
+  """
   if not 0.0 < cut <= 0.5:
     raise ValueError(f"cut must lie in (0, 0.5], got {cut}.")
   with np.errstate(divide="ignore"):
-    edge = np.float32(np.log((0.5 + cut) / np.float64(0.5 - cut)))
-  return share(lambda batch: jnp.abs(batch.logits) < edge, "logits")
+    return np.float32(np.log((0.5 + cut) / np.float64(0.5 - cut)))

@@ -10,7 +10,13 @@ Array = jax.Array
 # Whole numbers up to here are exact in float32.
 _EXACT_ROWS = 2**24
 # The arrays with a column for each attribute.
-_WIDE = ("logits", "predictions", "labels")
+_WIDE = (
+  "logits",
+  "predictions",
+  "labels",
+  "reference_logits",
+  "reference_predictions",
+)
 
 
 def one_hot(ids: Any, groups: int) -> Array:
@@ -31,20 +37,43 @@ def one_hot(ids: Any, groups: int) -> Array:
   >>> one_hot([1, 0, 1], 3).astype(int).tolist()
   [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
   """
+  ids = read_ids("ids", ids, groups, unit="groups")
+  return ids[:, None] == jnp.arange(groups, dtype=ids.dtype)[None, :]
+
+
+def read_ids(
+  name: str, ids: Any, number: int, *, ndim: int = 1, unit: str = "classes"
+) -> Array:
+  """Checks an array of ids.
+
+  Args:
+    name: What to call the array in an error.
+    ids: [...] integers.
+    number: Where the values are concrete, they must lie in [0, number).
+    ndim: The rank that the array must have.
+    unit: What the ids number, for an error.
+
+  Returns:
+    The ids as an array.
+
+  Raises:
+    ValueError: If the rank or type is another, or an id lies outside.
+  """
   concrete = not isinstance(ids, jax.core.Tracer)
   ids = jnp.asarray(ids)
-  if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
+  if ids.ndim != ndim or not jnp.issubdtype(ids.dtype, jnp.integer):
+    kind = {1: "a vector", 2: "a matrix"}.get(ndim, f"an array of rank {ndim}")
     raise ValueError(
-      f"ids must be a vector of integers, got {ids.dtype}{list(ids.shape)}."
+      f"{name} must be {kind} of integers, got {ids.dtype}{list(ids.shape)}."
     )
   if concrete and ids.size:
     low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= groups:
+    if low < 0 or high >= number:
       raise ValueError(
-        f"ids run from {low} to {high}, but groups={groups} allows 0 to"
-        f" {groups - 1}."
+        f"{name} run from {low} to {high}, but {unit}={number} allows 0 to"
+        f" {number - 1}."
       )
-  return ids[:, None] == jnp.arange(groups, dtype=ids.dtype)[None, :]
+  return ids
 
 
 class Batch(NamedTuple):
@@ -57,6 +86,8 @@ class Batch(NamedTuple):
     groups: [N, G] bool.
     weights: [N] int32 or float32.
     invalid: [A] int32, the number of NaN logits in rows that count.
+    reference_logits: [N, A] float32, those of the model compared with.
+    reference_predictions: [N, A] bool.
   """
 
   logits: Any
@@ -65,19 +96,24 @@ class Batch(NamedTuple):
   groups: Any
   weights: Array
   invalid: Array
+  reference_logits: Any = None
+  reference_predictions: Any = None
 
 
 def read(
   batch: Mapping[str, Any],
   *needs: str,
   threshold: Any = 0.0,
+  reference_threshold: Any = None,
 ) -> Batch:
   """Checks the shapes of a batch and fills in what follows from them.
 
   Args:
     batch: Named arrays; those that are not needed are ignored.
-    *needs: Of "logits", "predictions", "labels", "groups".
+    *needs: Of "logits", "predictions", "labels", "groups",
+      "reference_logits", "reference_predictions".
     threshold: Scalar or [A]; turns logits into predictions.
+    reference_threshold: The same for the reference; None means `threshold`.
 
   Returns:
     The arrays with fixed types, and weights of 1 where none are given.
@@ -86,11 +122,12 @@ def read(
     ValueError: If an array is missing or its shape disagrees with the others.
   """
   given = {name for name, array in batch.items() if array is not None}
-  if "predictions" in needs and "predictions" not in given:
-    needs = tuple("logits" if n == "predictions" else n for n in needs)
-    decide = True
-  else:
-    decide = False
+  decide = {
+    name: name.replace("predictions", "logits")
+    for name in needs
+    if name.endswith("predictions") and name not in given
+  }
+  needs = tuple(decide.get(name, name) for name in needs)
   missing = [name for name in needs if name not in given]
   if missing:
     raise ValueError(
@@ -105,25 +142,22 @@ def read(
   rows = arrays[needs[0]].shape[0]
   weights = read_weights(arrays.get("weights"), rows)
   width = next((x.shape[1] for n, x in arrays.items() if n in _WIDE), 1)
-  logits, invalid = None, jnp.zeros(width, jnp.int32)
-  if "logits" in arrays:
-    logits = arrays["logits"].astype(jnp.float32)
-    invalid = count((weights != 0).astype(jnp.int32), jnp.isnan(logits))
-  bools = {
-    name: positive(arrays[name])
-    for name in ("predictions", "labels", "groups")
-    if name in arrays
-  }
-  if decide:
-    bools["predictions"] = decisions(logits, threshold)
-  return Batch(
-    logits,
-    bools.get("predictions"),
-    bools.get("labels"),
-    bools.get("groups"),
-    weights,
-    invalid,
-  )
+  invalid = jnp.zeros(width, jnp.int32)
+  for name, array in arrays.items():
+    if name.endswith("logits"):
+      arrays[name] = array.astype(jnp.float32)
+      live = (weights != 0).astype(jnp.int32)
+      invalid = invalid + count(live, jnp.isnan(arrays[name]))
+    elif name != "weights":
+      arrays[name] = positive(array)
+  if reference_threshold is None:
+    reference_threshold = threshold
+  for name, source in decide.items():
+    reference = name.startswith("reference")
+    cut = reference_threshold if reference else threshold
+    arrays[name] = decisions(arrays[source], cut)
+  fields = {name: arrays.get(name) for name in Batch._fields}
+  return Batch(**{**fields, "weights": weights, "invalid": invalid})
 
 
 def decisions(

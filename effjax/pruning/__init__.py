@@ -3,10 +3,8 @@
 from effjax.pruning.allocation import erk, uniform
 from effjax.pruning.inspection import Summary, pack, sparsity, summary, unpack
 from effjax.pruning.masks import (
-  MASKS,
   apply_mask,
   global_topk,
-  n_m,
   straight_through,
   topk,
 )
@@ -29,6 +27,7 @@ from effjax.pruning.scores import (
   taylor,
   wanda,
 )
+from effjax.pruning.structured import MASKS, channels, n_m
 from effjax.pruning.transform import mask_moments, prune
 
 __all__ = [
@@ -39,6 +38,7 @@ __all__ = [
   "Summary",
   "alternating",
   "apply_mask",
+  "channels",
   "constant",
   "cubic",
   "dynamic",

@@ -29,8 +29,19 @@ def _holds_nan(leaves: list[jax.Array]) -> list[jax.Array]:
   return [jnp.isnan(jnp.max(leaf, initial=0)) for leaf in leaves]
 
 
-def _selected(scores: Tree, where: trees.Where) -> tuple[list, list, Any]:
-  """Return indices of the selected leaves, all leaves and their structure."""
+def selected(scores: Tree, where: trees.Where) -> tuple[list, list, Any]:
+  """Select the leaves that masks are made of, and check their values.
+
+  Args:
+    scores: Scores.
+    where: A selector.
+
+  Returns:
+    Indices of the selected leaves, all leaves, and their structure.
+
+  Raises:
+    ValueError: If nothing is selected, or a selected leaf holds NaN.
+  """
   leaves, treedef = jax.tree.flatten(scores)
   chosen = jax.tree.leaves(trees.select(scores, where))
   index = [i for i, c in enumerate(chosen) if c]
@@ -39,12 +50,20 @@ def _selected(scores: Tree, where: trees.Where) -> tuple[list, list, Any]:
     for i, bad in zip(index, _holds_nan(picked), strict=True):
       # While a function is traced, even this question has no answer.
       if not is_traced(bad) and bad:
-        raise ValueError(f"the scores of {_label(scores, i)} hold NaN")
+        raise ValueError(f"the scores of {label(scores, i)} hold NaN")
   return index, leaves, treedef
 
 
-def _label(scores: Tree, i: int) -> str:
-  """Name a leaf in an error."""
+def label(scores: Tree, i: int) -> str:
+  """Name a leaf in an error.
+
+  Args:
+    scores: Scores.
+    i: The number of the leaf.
+
+  Returns:
+    Its name in quotes.
+  """
   name = jax.tree.leaves(trees.names(scores))[i]
   return repr(name) if name else "the array"
 
@@ -62,16 +81,36 @@ def _per_leaf(
   if missing:
     raise ValueError(
       f"the {what} has no number for the selected leaf"
-      f" {_label(scores, missing[0])}"
+      f" {label(scores, missing[0])}"
     )
   return [values[i] for i in index]
 
 
-def _has_axis(leaf: jax.Array, axis: int) -> bool:
+def has_axis(leaf: jax.Array, axis: int) -> bool:
+  """Say whether an axis exists.
+
+  Args:
+    leaf: An array.
+    axis: The axis, counted from the end if negative.
+
+  Returns:
+    True if it does.
+  """
   return -leaf.ndim <= axis < leaf.ndim
 
 
-def _place(masks: list, index: list[int], count: int, treedef: Any) -> Tree:
+def place(masks: list, index: list[int], count: int, treedef: Any) -> Tree:
+  """Put the masks of the selected leaves into a tree.
+
+  Args:
+    masks: The masks.
+    index: The numbers of their leaves.
+    count: How many leaves there are.
+    treedef: Structure of the tree.
+
+  Returns:
+    The tree, None for the other leaves.
+  """
   placed: list = [None] * count
   for i, mask in zip(index, masks, strict=True):
     placed[i] = mask
@@ -113,13 +152,13 @@ def topk(
   [True, False, True, False]
   """
   check_convention(convention)
-  index, leaves, treedef = _selected(scores, where)
+  index, leaves, treedef = selected(scores, where)
   picked = [leaves[i] for i in index]
   if axis is not None:
     for i in index:
-      if not _has_axis(leaves[i], axis):
+      if not has_axis(leaves[i], axis):
         raise ValueError(
-          f"axis {axis} does not exist in {_label(scores, i)} of shape"
+          f"axis {axis} does not exist in {label(scores, i)} of shape"
           f" {leaves[i].shape}"
         )
   sizes = [leaf.size if axis is None else leaf.shape[axis] for leaf in picked]
@@ -140,7 +179,7 @@ def topk(
       _keep_along(leaf, small[i], axis=axis, strict=strict)
       for i, leaf in enumerate(picked)
     ]
-  return _place(masks, index, len(leaves), treedef)
+  return place(masks, index, len(leaves), treedef)
 
 
 def global_topk(
@@ -178,7 +217,7 @@ def global_topk(
   {'a': [[True, True]], 'b': [[True, False]]}
   """
   check_convention(convention)
-  index, leaves, treedef = _selected(scores, where)
+  index, leaves, treedef = selected(scores, where)
   picked = [leaves[i] for i in index]
   counts = kept_counts(
     [sum(leaf.size for leaf in picked)],
@@ -187,7 +226,7 @@ def global_topk(
     convention,
   )
   (masks,) = _keep_largest([picked], counts, strict=convention == "reference")
-  return _place(masks, index, len(leaves), treedef)
+  return place(masks, index, len(leaves), treedef)
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "strict"))
@@ -233,65 +272,6 @@ def _keep_along(
   ends = jnp.zeros(shape, jnp.int32), jnp.full(shape, size, jnp.int32)
   _, end = jax.lax.fori_loop(0, size.bit_length(), halve_positions, ends)
   return above | (equal & (position < end))
-
-
-def n_m(
-  scores: Tree, n: int, m: int, *, axis: int = -2, where: trees.Where = None
-) -> Tree:
-  """Keep the n largest of every m consecutive scores along an axis.
-
-  Args:
-    scores: Scores.
-    n: How many of each group to keep; the sparsity is 1 - n/m.
-    m: Size of a group.
-    axis: The axis of the groups; -2 is the input axis of kernels [..., I, O].
-    where: Selector of the leaves; by default floating ones of rank 2 or more.
-
-  Returns:
-    Masks, True = kept; among equal scores the lower index is kept.
-
-  Raises:
-    ValueError: If 0 <= n <= m does not hold or m does not divide the axis.
-
-  >>> n_m(jnp.array([[4.0, 1.0, 3.0, 2.0]]), 2, 4, axis=-1).tolist()
-  [[True, False, True, False]]
-  """
-  if not (isinstance(n, int) and isinstance(m, int) and 0 <= n <= m and m > 0):
-    raise ValueError(f"n:m must be whole numbers with 0 <= n <= m, not {n}:{m}")
-  index, leaves, treedef = _selected(scores, where)
-  masks = []
-  for i in index:
-    leaf = leaves[i]
-    length = leaf.shape[axis] if _has_axis(leaf, axis) else None
-    if length is None or length % m:
-      fit = [d for d in (16, 8, 4, 2) if length is not None and length % d == 0]
-      advice = (
-        f"groups of {fit[0]} would fit" if fit else "deselect it by where="
-      )
-      raise ValueError(
-        f"{_label(scores, i)} of shape {leaf.shape} cannot be cut into groups"
-        f" of {m} along axis {axis}; {advice}"
-      )
-    masks.append(_n_m(leaf, n=n, m=m, axis=axis % leaf.ndim))
-  return _place(masks, index, len(leaves), treedef)
-
-
-@functools.partial(jax.jit, static_argnames=("n", "m", "axis"))
-def _n_m(leaf: jax.Array, *, n: int, m: int, axis: int) -> jax.Array:
-  shape = (
-    *leaf.shape[:axis],
-    leaf.shape[axis] // m,
-    m,
-    *leaf.shape[axis + 1 :],
-  )
-  keys = order_keys(leaf, key_dtype([leaf])).reshape(shape)
-  position = jax.lax.broadcasted_iota(jnp.int32, shape, axis + 1)
-  rank = jnp.zeros(shape, jnp.int32)
-  for j in range(m):
-    other = jax.lax.slice_in_dim(keys, j, j + 1, axis=axis + 1)
-    beats = (other > keys) | ((other == keys) & (j < position))
-    rank += beats.astype(jnp.int32)
-  return (rank < n).reshape(leaf.shape)
 
 
 def apply_mask(params: Tree, masks: Tree) -> Tree:
@@ -353,14 +333,3 @@ def _map_masked(function: Callable, params: Tree, masks: Tree) -> Tree:
       for leaf, mask in zip(leaves, aligned, strict=True)
     ]
   )
-
-
-# Ways to turn scores into masks by name, for configurations.
-MASKS: dict[str, Callable] = {
-  "global": global_topk,
-  "layer": topk,
-  "2:4": functools.partial(n_m, n=2, m=4),
-  "1:4": functools.partial(n_m, n=1, m=4),
-  "4:8": functools.partial(n_m, n=4, m=8),
-  "2:8": functools.partial(n_m, n=2, m=8),
-}

@@ -21,8 +21,9 @@ from effjax.pruning import scores as scoring
 from effjax.pruning.allocation import uniform
 from effjax.pruning.counts import static_kept
 from effjax.pruning.integers import Wide, wide
-from effjax.pruning.masks import MASKS, global_topk, topk
+from effjax.pruning.masks import global_topk, topk
 from effjax.pruning.schedules import Schedule
+from effjax.pruning.structured import MASKS, channels
 
 Tree = Any
 
@@ -37,6 +38,7 @@ class PruneState(NamedTuple):
     keep: Counts of kept weights at each of them as two words, int32 [U, G, 2];
       one group for a global mask, one for each leaf otherwise.
     dense: With `regrow`, the dense weights of the selected leaves, else None.
+    key: Typed random key of random scores, else None.
   """
 
   count: jax.Array
@@ -44,6 +46,7 @@ class PruneState(NamedTuple):
   steps: jax.Array
   keep: jax.Array
   dense: Tree
+  key: jax.Array | None = None
 
 
 def _score_function(score: str | Callable) -> Callable[[Tree, Tree], Tree]:
@@ -53,9 +56,10 @@ def _score_function(score: str | Callable) -> Callable[[Tree, Tree], Tree]:
     score = "fisher"
   if isinstance(score, str):
     if score not in scoring.SCORES:
+      known = [*scoring.SCORES, "random"]
       raise ValueError(
         f"there is no score {score!r}; choose one of"
-        f" {', '.join(trees.nearest(score, list(scoring.SCORES)))}"
+        f" {', '.join(trees.nearest(score, known))}"
       )
     return scoring.SCORES[score]
   needed = [
@@ -90,7 +94,7 @@ def _counts(
   """Compute the counts [U][G] of kept weights on the host."""
   picked = jax.tree.leaves(trees.partition(params, chosen)[0])
   options = getattr(mask, "keywords", {})
-  axis = options.get("axis")
+  axis = options.get("axis", -1 if _is(mask, channels) else None)
   kept = functools.partial(
     static_kept, convention=options.get("convention", "exact")
   )
@@ -98,7 +102,7 @@ def _counts(
   for level in levels:
     if _is(mask, global_topk):
       rows.append([kept(sum(leaf.size for leaf in picked), level)])
-    elif _is(mask, topk):
+    elif _is(mask, topk) or _is(mask, channels):
       shares = jax.tree.leaves(allocation(params, level, where=chosen))
       sizes = [p.size if axis is None else p.shape[axis] for p in picked]
       rows.append([kept(n, s) for n, s in zip(sizes, shares, strict=True)])
@@ -157,6 +161,7 @@ def prune(
   where: trees.Where = None,
   allocation: Callable = uniform,
   regrow: bool = False,
+  key: jax.Array | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   """Prune while training, as the last link of `optax.chain`.
 
@@ -169,12 +174,14 @@ def prune(
     score: A name of `scoring.SCORES` or a function of `(params)` or of
       `(params, grads)`; the gradients are those given to
       `update(..., grads=)`, or the updates that arrive if none are given.
+      "random" draws new scores at every update of the masks and needs `key`.
     mask: A name of `MASKS` ("global", "layer", "2:4", ...) or a function such
       as `pruning.topk`. N:M masks ignore the sparsity of the schedule.
     where: Selector of the leaves; by default floating ones of rank 2 or more.
     allocation: Sparsity of each leaf for the layer-wise mask, such as `erk`.
     regrow: Keep the dense weights in the state, train them with the gradients
       at the sparse ones, and choose the masks from them.
+    key: Typed random key of the score "random".
 
   Returns:
     A transformation whose `update` needs the parameters.
@@ -191,7 +198,13 @@ def prune(
   >>> optax.apply_updates(params, updates)["w"].tolist()
   [[2.700000047683716, 0.0], [0.0, 1.7999999523162842]]
   """
-  score_of = _score_function(score)
+  draws = score == "random"
+  if draws != (key is not None):
+    raise ValueError(
+      'the score "random" needs key=, a typed random key, and no other score'
+      " takes one"
+    )
+  score_of = None if draws else _score_function(score)
   mask_of = _mask_function(mask)
 
   def init_fn(params: Tree) -> PruneState:
@@ -215,17 +228,23 @@ def prune(
       steps=jnp.asarray(schedule.steps, jnp.int32),
       keep=jnp.stack([keep.high, keep.low], axis=-1),
       dense=dense,
+      key=key,
     )
 
   def choose(weights: Tree, grads: Tree, state: PruneState, row: Any) -> Tree:
     chosen = jax.tree.map(lambda _, m: m is not None, weights, state.mask)
     free = regrow or schedule.alternates
-    scores = score_of(weights, grads)
+    if score_of is None:
+      scores = scoring.random(
+        jax.random.fold_in(state.key, state.count), weights
+      )
+    else:
+      scores = score_of(weights, grads)
     if not free:
       scores = scoring.hold_down(scores, state.mask)
     if _is(mask_of, global_topk):
       masks = mask_of(scores, keep=Wide(row[0, 0], row[0, 1]), where=chosen)
-    elif _is(mask_of, topk):
+    elif _is(mask_of, topk) or _is(mask_of, channels):
       words = iter(row)
       counts = jax.tree.map(lambda c: Wide(*next(words)) if c else None, chosen)
       masks = mask_of(scores, keep=counts, where=chosen)

@@ -1,10 +1,11 @@
 """Reads the named arrays of a batch and counts rows exactly."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 # Whole numbers up to here are exact in float32.
@@ -17,6 +18,13 @@ _WIDE = (
   "reference_logits",
   "reference_predictions",
 )
+# The arrays with a column for each group.
+_GROUPED = ("groups", "group_predictions")
+# Counting by bits: a byte holds the sum of so many counts of 8 rows; shorter
+# batches and more columns on the left are left to matrix products.
+_BYTES = 31
+_LEAST_ROWS = 4096
+_MOST_COLUMNS = 64
 
 
 def one_hot(ids: Any, groups: int) -> Array:
@@ -59,15 +67,16 @@ def read_ids(
   Raises:
     ValueError: If the rank or type is another, or an id lies outside.
   """
-  concrete = not isinstance(ids, jax.core.Tracer)
+  # NumPy looks at concrete values even while something else is being traced.
+  values = None if isinstance(ids, jax.core.Tracer) else np.asarray(ids)
   ids = jnp.asarray(ids)
   if ids.ndim != ndim or not jnp.issubdtype(ids.dtype, jnp.integer):
     kind = {1: "a vector", 2: "a matrix"}.get(ndim, f"an array of rank {ndim}")
     raise ValueError(
       f"{name} must be {kind} of integers, got {ids.dtype}{list(ids.shape)}."
     )
-  if concrete and ids.size:
-    low, high = int(ids.min()), int(ids.max())
+  if values is not None and values.size:
+    low, high = int(values.min()), int(values.max())
     if low < 0 or high >= number:
       raise ValueError(
         f"{name} run from {low} to {high}, but {unit}={number} allows 0 to"
@@ -88,6 +97,9 @@ class Batch(NamedTuple):
     invalid: [A] int32, the number of NaN logits in rows that count.
     reference_logits: [N, A] float32, those of the model compared with.
     reference_predictions: [N, A] bool.
+    group_predictions: [N, G] bool.
+    rows: What `count` and `tally` take as weights: None where every row counts
+      once, [N] bool where some do (both are fast), else `weights`.
   """
 
   logits: Any
@@ -98,6 +110,8 @@ class Batch(NamedTuple):
   invalid: Array
   reference_logits: Any = None
   reference_predictions: Any = None
+  group_predictions: Any = None
+  rows: Any = None
 
 
 def read(
@@ -111,7 +125,7 @@ def read(
   Args:
     batch: Named arrays; those that are not needed are ignored.
     *needs: Of "logits", "predictions", "labels", "groups",
-      "reference_logits", "reference_predictions".
+      "reference_logits", "reference_predictions", "group_predictions".
     threshold: Scalar or [A]; turns logits into predictions.
     reference_threshold: The same for the reference; None means `threshold`.
 
@@ -125,7 +139,7 @@ def read(
   decide = {
     name: name.replace("predictions", "logits")
     for name in needs
-    if name.endswith("predictions") and name not in given
+    if name.endswith("predictions") and name in _WIDE and name not in given
   }
   needs = tuple(decide.get(name, name) for name in needs)
   missing = [name for name in needs if name not in given]
@@ -141,12 +155,15 @@ def read(
   _check_shapes(arrays)
   rows = arrays[needs[0]].shape[0]
   weights = read_weights(arrays.get("weights"), rows)
+  counted, live = arrays.get("weights"), None
+  if counted is not None:
+    live = weights != 0
+    counted = counted if counted.dtype == jnp.bool_ else weights
   width = next((x.shape[1] for n, x in arrays.items() if n in _WIDE), 1)
   invalid = jnp.zeros(width, jnp.int32)
   for name, array in arrays.items():
     if name.endswith("logits"):
       arrays[name] = array.astype(jnp.float32)
-      live = (weights != 0).astype(jnp.int32)
       invalid = invalid + count(live, jnp.isnan(arrays[name]))
     elif name != "weights":
       arrays[name] = positive(array)
@@ -157,7 +174,8 @@ def read(
     cut = reference_threshold if reference else threshold
     arrays[name] = decisions(arrays[source], cut)
   fields = {name: arrays.get(name) for name in Batch._fields}
-  return Batch(**{**fields, "weights": weights, "invalid": invalid})
+  fields |= {"weights": weights, "invalid": invalid, "rows": counted}
+  return Batch(**fields)
 
 
 def decisions(
@@ -200,11 +218,11 @@ def positive(x: Array) -> Array:
   return x if x.dtype == jnp.bool_ else x > 0
 
 
-def count(weights: Array, columns: Array) -> Array:
+def count(weights: Array | None, columns: Array) -> Array:
   """Sums the weights of the rows in which each column is true.
 
   Args:
-    weights: [N].
+    weights: [N] as for `tally`.
     columns: [N, ...] bool.
 
   Returns:
@@ -215,25 +233,115 @@ def count(weights: Array, columns: Array) -> Array:
   return sums.reshape(columns.shape[1:])
 
 
-def cooccurrence(weights: Array, left: Array | None, right: Array) -> Array:
+def cooccurrence(
+  weights: Array | None, left: Array | None, right: Array
+) -> Array:
   """Sums the weights of the rows in which two columns are both true.
 
   Args:
-    weights: [N].
+    weights: [N] as for `tally`.
     left: [N, P] bool, or None for one column that is always true.
-    right: [N, Q] bool.
+    right: [N, Q] bool; or float32 beside float32 weights, to be summed.
 
   Returns:
-    [P, Q] in the type of the weights. Products of 0 and 1 are exact in every
-    matrix unit, and their float32 sums stay exact up to 2^24.
+    [P, Q] in the type of the weights.
   """
-  factor = weights.astype(jnp.float32)[:, None]
-  if left is not None:
-    factor = jnp.where(left, factor, 0.0)
+  return tally(weights, left, lambda x: (x,), right)[0]
+
+
+def tally(
+  weights: Array | None,
+  left: Array | None,
+  terms: Callable[..., tuple[Array, ...]],
+  *columns: Array,
+) -> tuple[Array, ...]:
+  """Counts the rows in which a column on the left and a term are both true.
+
+  Args:
+    weights: [N] int32 or float32; bool for rows that count once or not at all;
+      None if all count once. The last two are counted by bits.
+    left: [N, P] bool, or None for one column that is always true.
+    terms: From the columns to arrays like them by `&`, `|`, `^` and `~`; it is
+      called on bools or on bytes that hold 8 rows each.
+    *columns: [N, Q] bool.
+
+  Returns:
+    For each term [P, Q] in the type of the weights, int32 for None and bool.
+
+  >>> x, y = jnp.array([[True], [True]]), jnp.array([[True], [False]])
+  >>> [int(n[0, 0]) for n in tally(None, None, lambda x, y: (x, x & ~y), x, y)]
+  [2, 1]
+  """
+  rows = columns[0].shape[0]
+  if left is None:
+    left = jnp.ones((rows, 1), jnp.bool_)
+  if weights is not None and weights.dtype != jnp.bool_:
+    return tuple(_products(weights, left, x) for x in terms(*columns))
+  if weights is not None:
+    left = left & weights[:, None]
+  head = rows - rows % (8 * _BYTES)
+  if (
+    rows < _LEAST_ROWS
+    or left.shape[1] > _MOST_COLUMNS
+    or any(map(_is_sharded, (left, *columns)))
+  ):
+    head = 0
+  ones = jnp.ones(rows - head, jnp.int32)
+  rest = terms(*(x[head:] for x in columns))
+  counts = tuple(_products(ones, left[head:], x) for x in rest)
+  if not head:
+    return counts
+  bits = jax.lax.optimization_barrier(
+    tuple(_pack(x[:head]) for x in (left, *columns))
+  )
+  return tuple(
+    n + _common_bits(bits[0], x)
+    for n, x in zip(counts, terms(*bits[1:]), strict=True)
+  )
+
+
+def _products(weights: Array, left: Array, right: Array) -> Array:
+  """Sums by a matrix product.
+
+  Products of 0 and 1 are exact in every matrix unit, and their float32 sums
+  stay exact up to 2^24.
+  """
+  factor = jnp.where(left, weights.astype(jnp.float32)[:, None], 0.0)
   sums = jnp.matmul(
     factor.T, right.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
   )
   return sums if weights.dtype == jnp.float32 else sums.astype(weights.dtype)
+
+
+def _pack(columns: Array) -> Array:
+  """Packs [N, Q] bool into bytes [_BYTES, N / 8 / _BYTES, Q] of 8 rows.
+
+  Bit k of a byte is row k N/8 further down, so that all operands are contiguous
+  and the compiler can use whole vectors whatever Q is.
+  """
+  slices = columns.reshape(_BYTES, 8, -1, columns.shape[1]).astype(jnp.uint8)
+  packed = slices[:, 0]
+  for bit in range(1, 8):
+    packed = packed | (slices[:, bit] << jnp.uint8(bit))
+  return packed
+
+
+@jax.jit
+def _common_bits(left: Array, right: Array) -> Array:
+  """Counts the bits that each two of [B, M, P] and [B, M, Q] share."""
+  # Up to 8 * 31 fits into a byte, and bytes are added 32 or 64 at a time.
+  shared = jnp.zeros((), jnp.uint8)
+  for x, y in zip(left, right, strict=True):
+    shared += jax.lax.population_count(x[:, :, None] & y[:, None, :])
+  return jnp.sum(shared, axis=0, dtype=jnp.int32)
+
+
+def _is_sharded(x: Array) -> bool:
+  """Whether the type of an array says that its rows are on several devices.
+
+  There a product needs one sum over devices, packing would move the rows.
+  """
+  return any(axis is not None for axis in jax.typeof(x).sharding.spec[:1])
 
 
 def ratio(numerator: Array, denominator: Array) -> Array:
@@ -262,15 +370,17 @@ def _check_shapes(arrays: Mapping[str, Array]) -> None:
   for name, x in arrays.items():
     ndim = 1 if name == "weights" else 2
     if x.ndim != ndim:
-      letters = {"weights": "[N]", "groups": "[N, G]"}.get(name, "[N, A]")
+      letters = "[N, G]" if name in _GROUPED else "[N, A]"
+      letters = "[N]" if name == "weights" else letters
       raise ValueError(f"{name} must have shape {letters}, got {shapes}.")
   if len({x.shape[0] for x in arrays.values()}) > 1:
     raise ValueError(f"The arrays disagree in the number of rows: {shapes}.")
-  widths = {x.shape[1] for n, x in arrays.items() if n in _WIDE}
-  if len(widths) > 1:
-    raise ValueError(
-      f"The arrays disagree in the number of attributes: {shapes}."
-    )
+  for family, things in ((_WIDE, "attributes"), (_GROUPED, "groups")):
+    widths = {x.shape[1] for n, x in arrays.items() if n in family}
+    if len(widths) > 1:
+      raise ValueError(
+        f"The arrays disagree in the number of {things}: {shapes}."
+      )
   rows = next(iter(arrays.values())).shape[0]
   if rows > _EXACT_ROWS:
     raise ValueError(

@@ -1,0 +1,149 @@
+"""How far a compressed model's probabilities are from the dense model's."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from effjax.metrics import base, compression, counting
+
+Array = jax.Array
+
+
+class Divergences(NamedTuple):
+  """Sums of divergences; the last row of [G + 1] is everyone.
+
+  Attributes:
+    total: [G + 1, A] float32, the (weighted) sum over samples.
+    members: [G + 1], samples.
+    invalid: [A] or [], the number of samples with a NaN logit.
+  """
+
+  total: Array
+  members: Array
+  invalid: Array
+
+
+class Divergence(NamedTuple):
+  """Mean divergence of the compressed from the dense model, in nats.
+
+  Attributes:
+    by_group: [G, A] (or [G] over classes), NaN in an empty group.
+    overall: [A] (or []), over all samples.
+    support: [G, A] (or [G]), the number of samples.
+  """
+
+  by_group: Array
+  overall: Array
+  support: Array
+
+
+def divergence() -> base.Metric:
+  """Makes the mean KL(dense || compressed) of each binary output.
+
+  With p and q the sigmoids of the two logits, a sample counts p log(p/q) +
+  (1-p) log((1-p)/(1-q)), from log-sigmoids, and from a series where the logits
+  nearly agree. It is infinite where q rules out what p allows.
+
+  Returns:
+    A metric of (logits, reference_logits, groups) with value `Divergence`.
+
+  >>> import numpy as np
+  >>> from effjax import metrics
+  >>> value = metrics.compute(
+  ...   metrics.divergence(), logits=np.array([[0.0]], np.float32),
+  ...   reference_logits=np.array([[30.0]], np.float32), groups=[[True]]
+  ... )
+  >>> round(float(value.overall[0]), 4)  # log 2
+  0.6931
+  """
+
+  def update(state: Divergences, **batch) -> Divergences:
+    read = counting.read(batch, "logits", "reference_logits", "groups")
+    each = _bernoulli_divergence(read.reference_logits, read.logits)
+    return base.add(state, _divergences(each, read))
+
+  zero = jnp.zeros((), jnp.int32)
+  empty = Divergences(jnp.zeros(()), zero, zero)
+  return base.Metric(empty, update, base.add, _mean_divergence)
+
+
+def class_divergence(
+  logits: Any, reference_logits: Any, groups: Any, *, weights: Any = None
+) -> Divergence:
+  """Returns the mean KL(dense || compressed) between softmax outputs.
+
+  Args:
+    logits: [N, C], of the compressed model.
+    reference_logits: [N, C], of the dense one.
+    groups: [N, G] bool, membership.
+    weights: [N], as in a batch.
+
+  Returns:
+    A `Divergence` of [G] and []. A NaN logit in a row that counts makes every
+    value NaN.
+
+  Raises:
+    ValueError: If the shapes disagree.
+  """
+  batch = {
+    "logits": logits,
+    "reference_logits": reference_logits,
+    "groups": groups,
+    "weights": weights,
+  }
+  read = counting.read(batch, "logits", "reference_logits", "groups")
+  dense = jax.nn.log_softmax(read.reference_logits)
+  pruned = jax.nn.log_softmax(read.logits)
+  each = jnp.sum(_expected(dense, pruned), axis=1, keepdims=True)
+  value = _mean_divergence(_divergences(jnp.maximum(each, 0.0), read))
+  return Divergence(*(x[..., 0] for x in value))
+
+
+def _expected(dense: Array, pruned: Array) -> Array:
+  """Returns p (log p - log q), 0 where p is 0, from log p and log q."""
+  share = jnp.exp(dense)
+  return jnp.where(share == 0.0, 0.0, share * (dense - pruned))
+
+
+def _bernoulli_divergence(dense: Array, pruned: Array) -> Array:
+  log_sigmoid = jax.nn.log_sigmoid
+  value = _expected(log_sigmoid(dense), log_sigmoid(pruned))
+  value = value + _expected(log_sigmoid(-dense), log_sigmoid(-pruned))
+  # For close logits the two terms cancel. Then the divergence is the remainder
+  # of the Taylor series of softplus, whose coefficients are the cumulants of a
+  # Bernoulli variable.
+  step = pruned - dense
+  p, q = jax.nn.sigmoid(dense), jax.nn.sigmoid(-dense)
+  bracket = 1.0 + step * (q - p) / 3.0 + step**2 * (1.0 - 6.0 * p * q) / 12.0
+  series = p * q * step**2 / 2.0 * bracket
+  value = jnp.where(jnp.abs(step) < 0.1, series, value)
+  return jnp.maximum(value, 0.0)
+
+
+def _divergences(each: Array, read: counting.Batch) -> Divergences:
+  """Sums [N, A] divergences over the samples of each group."""
+  groups = compression.with_everyone(read.groups)
+  live = (read.weights != 0)[:, None]
+  invalid = live & jnp.isnan(each)
+  weights = read.weights.astype(jnp.float32)[:, None]
+  # Selection, not a product: an infinite term stays in its own groups.
+  terms = jnp.where(live & ~invalid, each * weights, 0.0).T
+  total = jax.vmap(
+    lambda member: counting.long_sum(jnp.where(member[None, :], terms, 0.0))
+  )(groups.T)
+  return Divergences(
+    total,
+    counting.count(read.weights, groups),
+    jnp.sum(invalid, axis=0, dtype=jnp.int32),
+  )
+
+
+def _mean_divergence(state: Divergences) -> Divergence:
+  if not state.members.ndim:
+    state = Divergences(*map(jnp.broadcast_to, state, ((2, 1), (2,), (1,))))
+  support = jnp.broadcast_to(state.members[..., None], state.total.shape)
+  valid = state.invalid[..., None, :] == 0
+  value = counting.ratio(state.total, support)
+  value = jnp.where(valid & (support > 0), value, jnp.nan)
+  return Divergence(value[..., :-1, :], value[..., -1, :], support[..., :-1, :])

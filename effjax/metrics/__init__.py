@@ -20,43 +20,95 @@ from effjax.metrics.calibration import (
   reliability_curve,
   threshold_calibration_bias,
 )
+from effjax.metrics.classes import (
+  CevSde,
+  ClassSignificance,
+  cev_sde,
+  cev_sde_of_rates,
+  class_significance,
+)
 from effjax.metrics.classification import (
   accuracy,
   positive_rate,
   share,
   uncertainty,
 )
+from effjax.metrics.compression import (
+  ErrorChange,
+  FlipRates,
+  Flips,
+  error_change,
+  excess_error,
+  flips,
+)
 from effjax.metrics.counting import decisions, one_hot
 from effjax.metrics.dependence import explained, interdependence
+from effjax.metrics.disagreement import PairChurn, baseline_churn, churn
+from effjax.metrics.pie import Exemplars, exemplars
 from effjax.metrics.ranking import Area, auc, auc_exact
+from effjax.metrics.relative_entropy import (
+  Divergence,
+  class_divergence,
+  divergence,
+)
 from effjax.metrics.resampling import (
   Interval,
   bootstrap,
   seed_interval,
 )
+from effjax.metrics.significance import (
+  CORRECTIONS,
+  Welch,
+  benjamini_hochberg,
+  holm,
+  welch,
+)
 from effjax.metrics.thresholds import adjust_thresholds
 
 __all__ = [
+  "CORRECTIONS",
   "REASONS",
   "Amplification",
   "Area",
+  "CevSde",
+  "ClassSignificance",
+  "Divergence",
+  "ErrorChange",
+  "Exemplars",
+  "FlipRates",
+  "Flips",
   "GroupRates",
   "Interval",
   "Metric",
+  "PairChurn",
+  "Welch",
   "accuracy",
   "adjust_thresholds",
   "auc",
   "auc_exact",
   "backdoor_amplification",
+  "baseline_churn",
+  "benjamini_hochberg",
   "bias_amplification",
   "bootstrap",
   "calibration_error",
+  "cev_sde",
+  "cev_sde_of_rates",
+  "churn",
+  "class_divergence",
+  "class_significance",
   "collection",
   "compute",
   "decisions",
+  "divergence",
+  "error_change",
   "evaluate",
+  "excess_error",
+  "exemplars",
   "explained",
+  "flips",
   "group_rates",
+  "holm",
   "interdependence",
   "one_hot",
   "positive_rate",
@@ -66,4 +118,5 @@ __all__ = [
   "start",
   "threshold_calibration_bias",
   "uncertainty",
+  "welch",
 ]

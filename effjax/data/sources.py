@@ -8,13 +8,14 @@ import dataclasses
 import difflib
 import importlib.metadata
 import importlib.util
+import io
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from effjax.data import archives, celeba, readers, registry
+from effjax.data import animals, archives, celeba, readers, registry
 from effjax.data import prepared as prepared_lib
 
 
@@ -287,9 +288,63 @@ def _celeba(location: Location, split: str) -> registry.Source:
   return celeba.read(location.files, split, provenance=record)
 
 
+def _adult(location: Location, split: str) -> registry.Source:
+  name = {"train": "adult.data", "test": "adult.test"}[split]
+  arrays = readers.read_adult(location.read(name), name)
+  return _arrays(location, split, {}, arrays)
+
+
+def _compas(location: Location, split: str) -> registry.Source:
+  name = "compas-scores-two-years.csv"
+  arrays = readers.read_compas(location.read(name), name)
+  return _arrays(location, split, {}, arrays)
+
+
+def _german_credit(location: Location, split: str) -> registry.Source:
+  codes = location.read("values_maps.json")
+  arrays = readers.read_german(location.read("german.data"), codes)
+  return _arrays(location, split, {}, arrays)
+
+
+def _lfw_subset(location: Location, split: str) -> registry.Source:
+  grey = np.load(io.BytesIO(location.read("lfw_subset.npy")))
+  arrays = {
+    "images": grey[..., None].astype(np.float32),  # 0..1, not steps of 1 / 255
+    "classes": (np.arange(len(grey)) < 100).astype(np.int32),
+  }
+  return _arrays(location, split, {"classes": ("other", "face")}, arrays)
+
+
+def _astronaut(location: Location, split: str) -> registry.Source:
+  import PIL.Image
+
+  with PIL.Image.open(io.BytesIO(location.read("astronaut.png"))) as picture:
+    image = np.asarray(picture.convert("RGB"))
+  return _arrays(location, split, {}, {"images": image[None]})
+
+
+def _age_gender(location: Location, split: str) -> registry.Source:
+  """Return the stored networks as examples: a file's name and its bytes."""
+  files = [file.name for file in declared(location.name).files]
+  contents = np.array([location.read(name) for name in files], object)
+  arrays = {"files": np.array(files), "contents": contents}
+  return _arrays(location, split, {}, arrays)
+
+
+def _awa2(location: Location, split: str) -> registry.Source:
+  return animals.read(location.files, split, provenance=provenance(location))
+
+
 READERS: dict[str, Callable[[Location, str], registry.Source]] = {
   "fashion_mnist": _fashion,
   "mnist_5k": _mnist_5k,
   "digits": _digits,
   "celeba": _celeba,
+  "awa2": _awa2,
+  "adult": _adult,
+  "compas": _compas,
+  "german_credit": _german_credit,
+  "lfw_subset": _lfw_subset,
+  "astronaut": _astronaut,
+  "age_gender": _age_gender,
 }

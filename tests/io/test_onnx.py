@@ -212,7 +212,7 @@ def test_arrays_that_cannot_be_read_are_named(array, message):
     (b"GIF89a", "wire type"),
     (b"PK\x03\x04 a zip", "not an ONNX model|truncated"),
     (number(1, 10), "lacks a version"),
-    (number(1, 10) + number(7, 3), "field 7 is a number"),
+    (number(1, 10) + number(7, 3) + text(8, b""), "field 7 is a number"),
     (b"\xff" * 11, "more than ten bytes"),
     (model(text(15, b"")), "sparse"),
     (model(text(5, tensor("w", [1.0])) * 2), "two arrays 'w'"),

@@ -158,7 +158,11 @@ def parity_probability(rule: ParityRule, scores: Any, groups: Any) -> Array:
       f"{''.join(f', {a}' for a in shape[1:])}]; got scores"
       f" {list(scores.shape)} and groups {list(jnp.shape(groups))}."
     )
-  member = counting.positive(member)
+  return _probability(rule, scores, counting.positive(member))
+
+
+@jax.jit
+def _probability(rule, scores, member):
   group = jnp.argmax(member, axis=1)
   fitted = jnp.asarray(rule.count) > 0
   known = (jnp.sum(member, axis=1, dtype=jnp.int32) == 1) & fitted[group]

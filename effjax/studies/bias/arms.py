@@ -20,7 +20,7 @@ import optax
 from effjax import pruning, training
 from effjax.data import batches as batches_lib
 from effjax.data import images
-from effjax.studies.bias import optimizers
+from effjax.studies.bias import losses, optimizers
 from effjax.studies.bias.problems import Problem
 from effjax.training import mesh as meshes
 
@@ -30,50 +30,78 @@ class Member:
   """One model of a population.
 
   Attributes:
-    arm: "dense", "base" (the start of "pt"), "ri" or "pt".
+    arm: "dense", "base" (the start of "pt"), "ri", "pt" or a variant's name.
     sparsity: The sparsity it ends with; 0 for a dense one.
     seed: Of initial weights and of the order of the data.
     learning_rate: The highest learning rate.
+    like: The arm that a variant follows, "" for the arms themselves.
+    attribute: The only label it learns, "" for all of them.
   """
 
   arm: str
   sparsity: float
   seed: int
   learning_rate: float
+  like: str = ""
+  attribute: str = ""
+
+  @property
+  def kind(self) -> str:
+    """The arm whose schedule and optimizer it has."""
+    return self.like or self.arm
 
 
-def make_loss(module: Any, mean: float = 0.5, std: float = 0.5):
-  """Make the sigmoid cross-entropy, averaged over batch and labels.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+  """How models are pruned and what they minimise; None takes the config's.
 
-  Args:
-    module: A linen module that returns logits [B, A].
-    mean: Of pixel values in [0, 1], for the normalisation.
-    std: Of the same.
-
-  Returns:
-    A loss for `training.make_step`.
+  Attributes:
+    score: Score of the weights.
+    mask: Kind of mask.
+    where: Which weights are pruned.
+    loss: A name of `losses.LOSSES`.
   """
 
-  def loss(params, model_state, batch, key, train):
-    del key
-    x = images.standardise(batch["images"], mean, std)
-    variables = {"params": params, **model_state}
-    if model_state and train:
-      logits, model_state = module.apply(
-        variables, x, train=True, mutable=list(model_state)
-      )
-    else:
-      logits = module.apply(variables, x, train=train)
-    labels = batch["labels"].astype(logits.dtype)
-    value = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, labels))
-    correct = jnp.mean((logits > 0) == batch["labels"], dtype=jnp.float32)
-    return value, (model_state, {"accuracy": correct})
+  score: str | None = None
+  mask: str | None = None
+  where: str | None = None
+  loss: str = "plain"
 
-  return loss
+
+PLAIN = Recipe()
+
+
+def epochs(config: Any, arm: str = "dense") -> int:
+  """Tell how long an arm trains; base and pt share the epochs unless told.
+
+  Args:
+    config: The whole configuration.
+    arm: The arm.
+
+  Returns:
+    A number of epochs.
+
+  Raises:
+    ValueError: If nothing would be left for base.
+  """
+  whole, pt = config.training.epochs, config.training.epochs_pt
+  base = config.training.get("epochs_base")
+  if base is None:
+    if not 0 < pt < whole:
+      raise ValueError(
+        f"training.epochs_pt must lie between 0 and training.epochs, {whole},"
+        f" not {pt}; or set training.epochs_base"
+      )
+    base = whole - pt
+  return {"pt": pt, "base": base}.get(arm, whole)
 
 
 def make_optimizer(
-  config: Any, member: Member, epochs: int, per_epoch: int
+  config: Any,
+  member: Member,
+  epochs: int,
+  per_epoch: int,
+  recipe: Recipe = PLAIN,
 ) -> optax.GradientTransformationExtraArgs:
   """Make the optimizer of a member; members differ in their state alone.
 
@@ -82,6 +110,7 @@ def make_optimizer(
     member: The member.
     epochs: How long it trains.
     per_epoch: Updates in an epoch.
+    recipe: How it is pruned.
 
   Returns:
     An optax chain that ends in `pruning.prune`.
@@ -89,21 +118,24 @@ def make_optimizer(
   Raises:
     ValueError: If the configuration names something that does not exist.
   """
-  options = optimizers.options(config, member.arm)
+  options = optimizers.options(config, member.kind)
   schedule = prune_schedule(config.pruning, member, per_epoch)
   return optax.chain(
     *optimizers.links(options, epochs, per_epoch),
     # The rate is a number in the state: members share one compiled update.
     optax.inject_hyperparams(optax.scale)(step_size=-member.learning_rate),
-    pruning.prune(schedule, **_choice(config.pruning)),
+    pruning.prune(schedule, **_choice(config.pruning, recipe, member.seed)),
   )
 
 
-def _choice(config: Any) -> dict[str, Any]:
+def _choice(config: Any, recipe: Recipe, seed: int) -> dict[str, Any]:
   """Name the score and the mask, under the convention that is asked for."""
-  score, mask = config.score, config.mask
+  score, mask = recipe.score or config.score, recipe.mask or config.mask
   if config.get("convention", "exact") == "exact":
-    return {"score": score, "mask": mask}
+    options = {"score": score, "mask": mask, "where": recipe.where}
+    if score == "random":
+      options["key"] = jax.random.key(seed)
+    return options
   if (score, mask) not in (("magnitude", "global"), ("magnitude", "layer")):
     raise ValueError(
       f"training.pruning.convention {config.convention!r} is for the score"
@@ -131,7 +163,7 @@ def prune_schedule(
   Returns:
     A cubic schedule; a dense member has the same steps at sparsity 0.
   """
-  plan = config["pt" if member.arm == "pt" else "ri"]
+  plan = config["pt" if member.kind == "pt" else "ri"]
   step = lambda epochs: math.floor(epochs * per_epoch + 0.5)
   return pruning.cubic(
     min(plan.initial, member.sparsity),
@@ -178,7 +210,7 @@ class Trainer:
     @jax.jit
     def logits(params, model_state, batch):
       x = images.standardise(batch, *self.config.data.normalise)
-      variables = {"params": params, **model_state}
+      variables = {"params": params, **losses.statistics(model_state)}
       return self.module.apply(variables, x, train=False)
 
     return logits
@@ -191,6 +223,8 @@ class Trainer:
     workdir: Any,
     name: str,
     starts: Sequence[Any] | None = None,
+    constants: Sequence[Any] | None = None,
+    recipe: Recipe = PLAIN,
     mesh: Any = None,
   ) -> list[training.TrainState]:
     """Train a population in one compiled program, or load it where it is done.
@@ -202,6 +236,8 @@ class Trainer:
       name: What the progress line calls it.
       starts: States to take parameters and batch statistics from, one a
         member; by default a member starts from its seed.
+      constants: What the loss needs besides, one dict a member.
+      recipe: How the members are pruned and what they minimise.
       mesh: Devices for a single member; populations fill one device.
 
     Returns:
@@ -217,7 +253,9 @@ class Trainer:
       for seed in dict.fromkeys(m.seed for m in members)
     }
     per_epoch = by_seed[members[0].seed].per_epoch
-    made = [make_optimizer(options, m, epochs, per_epoch) for m in members]
+    made = [
+      make_optimizer(options, m, epochs, per_epoch, recipe) for m in members
+    ]
     states = []
     for i, member in enumerate(members):
       key = jax.random.key(member.seed)
@@ -225,9 +263,12 @@ class Trainer:
         rest = dict(self.initialise(key))
         params = rest.pop("params")
       else:
-        params, rest = starts[i].params, starts[i].model_state
+        params = starts[i].params
+        rest = losses.statistics(starts[i].model_state)
+      if constants is not None:
+        rest = {**rest, "constants": constants[i]}
       states.append(training.create(key, params, made[i], rest))
-    step = self._step(members, made[0], epochs, per_epoch)
+    step = self._step(members, made[0], epochs, per_epoch, recipe)
     alone = len(members) == 1
     final = training.fit(
       states[0] if alone else training.stack(states),
@@ -254,10 +295,11 @@ class Trainer:
     optimizer: optax.GradientTransformationExtraArgs,
     epochs: int,
     per_epoch: int,
+    recipe: Recipe,
   ) -> Any:
     """Make the step of a population, or find the one that was made before."""
     kinds = {
-      optimizers.options(self.config.training, m.arm): m.arm for m in members
+      optimizers.options(self.config.training, m.kind): m.arm for m in members
     }
     if len(kinds) > 1:
       raise ValueError(
@@ -265,9 +307,10 @@ class Trainer:
         " their own and cannot train together; set training.together to False"
       )
     alone = len(members) == 1
-    key = (*kinds, epochs, per_epoch, alone)
+    key = (*kinds, epochs, per_epoch, recipe, alone)
     if key not in self.steps:
-      loss = make_loss(self.module, *self.config.data.normalise)
+      mean, std = self.config.data.normalise
+      loss = losses.make_loss(self.module, mean, std, recipe.loss)
       step = training.make_step(loss, optimizer)
       self.steps[key] = step if alone else training.population(step)
     return self.steps[key]

@@ -1,7 +1,7 @@
 """The pictures of the bias study: what is trained on, and what is measured."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -64,6 +64,25 @@ def load(config: Any) -> Problem:
       f" {', '.join(tree.nearest(config.name, known))}"
     )
   return _celeba(config) if config.name == "celeba" else _grey(config)
+
+
+def restrict(problem: Problem, attributes: Sequence[str]) -> Problem:
+  """Leave out all but some attributes of a problem.
+
+  Args:
+    problem: The problem.
+    attributes: Names of the attributes to keep, in order.
+
+  Returns:
+    A problem with these labels; its groups stay.
+  """
+  columns = [problem.attributes.index(name) for name in attributes]
+  return dataclasses.replace(
+    problem,
+    attributes=tuple(attributes),
+    labels={split: x[:, columns] for split, x in problem.labels.items()},
+    marked={g: a for g, a in problem.marked.items() if a in attributes},
+  )
 
 
 def _column(names: tuple[str, ...], name: str) -> int:

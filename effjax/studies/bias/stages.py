@@ -11,7 +11,7 @@ import optax
 
 from effjax import pruning, training
 from effjax.io import files
-from effjax.studies.bias.arms import Member, Trainer
+from effjax.studies.bias.arms import PLAIN, Member, Recipe, Trainer
 from effjax.training import mesh as meshes
 
 
@@ -25,6 +25,7 @@ class Stage:
     test: The same of the test split.
     achieved: The sparsity of each.
     states: Their states where they were asked for, else none.
+    attributes: The labels of the logits where they are not all of them.
   """
 
   members: list[Member]
@@ -32,6 +33,7 @@ class Stage:
   test: np.ndarray
   achieved: list[float]
   states: list[training.TrainState]
+  attributes: tuple[str, ...] = ()
 
 
 def run(
@@ -42,6 +44,8 @@ def run(
   *,
   epochs: int,
   starts: Sequence[Any] | None = None,
+  constants: Sequence[Any] | None = None,
+  recipe: Recipe = PLAIN,
   keep: bool = False,
 ) -> Stage:
   """Train the members of a stage and predict, or load what was done before.
@@ -57,6 +61,8 @@ def run(
     place: Directory of the study.
     epochs: How long to train.
     starts: States to start from, one a member; see `Trainer.train`.
+    constants: What the loss needs besides, one dict a member.
+    recipe: How the members are pruned and what they minimise.
     keep: Whether the states are needed afterwards; without, nothing is loaded
       of a model whose predictions are there.
 
@@ -67,7 +73,8 @@ def run(
   mesh = meshes.from_config(axes) if axes else None
   if trainer.config.training.get("together", True):
     mesh = mesh if len(members) == 1 else None
-    how = dict(epochs=epochs, workdir=place / name, name=name, starts=starts)
+    how = dict(epochs=epochs, workdir=place / name, name=name, recipe=recipe)
+    how |= dict(starts=starts, constants=constants)
     return _crew(trainer, members, how, mesh, keep)
   parts = []
   for i, member in enumerate(members):
@@ -75,7 +82,9 @@ def run(
       epochs=epochs,
       workdir=place / name / _label(member),
       name=f"{name} {i + 1}/{len(members)}",
+      recipe=recipe,
       starts=None if starts is None else [starts[i]],
+      constants=None if constants is None else [constants[i]],
     )
     parts.append(_crew(trainer, [member], how, mesh, keep))
   return Stage(
@@ -90,7 +99,8 @@ def run(
 def _label(member: Member) -> str:
   """Name the directory of a member, e.g. "ri-0.95-23-0.256"."""
   numbers = member.sparsity, member.seed, member.learning_rate
-  return "-".join((member.arm, *(f"{number:.10g}" for number in numbers)))
+  parts = (member.arm, member.attribute, *(f"{x:.10g}" for x in numbers))
+  return "-".join(filter(None, parts))
 
 
 def _crew(

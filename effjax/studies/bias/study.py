@@ -6,6 +6,7 @@ Stages, each a population that trains in one program and resumes by itself:
   base   dense models of fewer epochs, where post-training pruning starts
   main   dense models and models pruned from random initialisation
   pt     post-training pruning of the base models
+  ...    variants of ri and pt, a stage for each (optional)
 
 Every stage leaves its logits in `predictions.npz`; measures, verdicts, figures
 and the report are made of those.
@@ -20,13 +21,19 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from effjax import metrics, models
+from effjax import models
 from effjax.io import files
-from effjax.studies.bias import claims, measures, page, stages
-from effjax.studies.bias.arms import Member, Trainer
-from effjax.studies.bias.problems import Problem, load
+from effjax.studies.bias import (
+  claims,
+  measures,
+  page,
+  problems,
+  stages,
+  tuning,
+  variants,
+)
+from effjax.studies.bias.arms import Member, Trainer, epochs
+from effjax.studies.bias.problems import Problem
 from effjax.training import workdir as workdirs
 
 
@@ -71,20 +78,24 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   place = pathlib.Path(workdir)
   workdirs.start(place, config)
   clock = _Clock(place)
-  problem = load(config.data)
+  problem = problems.load(config.data)
   module = models.build(
     config.model.name,
     outputs=len(problem.attributes),
     **config.model.options,
   )
   trainer = Trainer(problem, module, config)
-  rates = _learning_rates(trainer, place)
+  others = variants.read(config, problem)
+  rates = tuning.learning_rates(trainer, place, others)
   clock.save()
   main = _main_members(config, rates)
-  parts = [stages.run("main", main, trainer, place, epochs=_epochs(config))]
+  parts = [stages.run("main", main, trainer, place, epochs=epochs(config))]
   clock.save()
   if any(config.sparsities):
     parts += _base_and_pt(trainer, place, rates)
+    clock.save()
+  for variant in others:
+    parts.append(_variant(variant, trainer, place, rates, parts))
     clock.save()
   outcomes = _measure(parts, problem)
   results = _results(trainer, outcomes, parts, rates, clock, place)
@@ -135,7 +146,7 @@ def _base_and_pt(
     ],
     trainer,
     place,
-    epochs=_epochs(config, "base"),
+    epochs=epochs(config, "base"),
     keep=True,
   )
   starts = dict(zip(seeds, base.states, strict=True))
@@ -149,75 +160,42 @@ def _base_and_pt(
     members,
     trainer,
     place,
-    epochs=_epochs(config, "pt"),
+    epochs=epochs(config, "pt"),
     starts=[starts[m.seed if single is None else single] for m in members],
   )
   return [base, pt]
 
 
-def _epochs(config: Any, arm: str = "dense") -> int:
-  """How long an arm trains; base and pt share the epochs unless told."""
-  whole, pt = config.training.epochs, config.training.epochs_pt
-  base = config.training.get("epochs_base")
-  if base is None:
-    if not 0 < pt < whole:
-      raise ValueError(
-        f"training.epochs_pt must lie between 0 and training.epochs, {whole},"
-        f" not {pt}; or set training.epochs_base"
-      )
-    base = whole - pt
-  return {"pt": pt, "base": base}.get(arm, whole)
-
-
-def _learning_rates(trainer: Trainer, place: pathlib.Path) -> dict[str, float]:
-  """Choose the learning rate of every arm by validation AUC."""
-  config = trainer.config
-  rates = dict(config.training.learning_rates)
-  grid = tuple(config.tuning.learning_rates)
-  if not grid or not any(config.sparsities):
-    return rates
-  seed, sparsity = config.tuning.seed, config.tuning.sparsity
-  if seed in config.seeds:
-    raise ValueError(
-      f"tuning.seed {seed} is one of the seeds of the arms; choose another"
-    )
-  member = lambda arm, s, rate: Member(
-    arm=arm, sparsity=s, seed=seed, learning_rate=rate
+def _variant(
+  variant: variants.Variant,
+  trainer: Trainer,
+  place: pathlib.Path,
+  rates: dict[str, float],
+  parts: Sequence[stages.Stage],
+) -> stages.Stage:
+  """Train a variant, from the base models if it is like post-training."""
+  config, starts = trainer.config, None
+  members = variants.members(
+    variant, variant.sparsities, config.seeds, (rates[variant.name],)
   )
-  scores: dict[str, dict[str, float]] = {}
-
-  def choose(stage: stages.Stage) -> None:
-    labels = trainer.problem.labels["validation"]
-    for m, logits in zip(stage.members, stage.validation, strict=True):
-      value = float(np.nanmean(metrics.auc_exact(logits, labels)))
-      scores.setdefault(m.arm, {})[str(m.learning_rate)] = value
-    for arm in {m.arm for m in stage.members}:
-      rates[arm] = float(max(scores[arm], key=scores[arm].__getitem__))
-
-  def stage(arm: str, members: list[Member], **how: Any) -> stages.Stage:
-    how["epochs"] = _epochs(config, arm)
-    trained = stages.run(f"tune-{arm}", members, trainer, place, **how)
-    choose(trained)
-    return trained
-
-  main = [member("dense", 0.0, rate) for rate in grid]
-  main += [member("ri", sparsity, rate) for rate in grid]
-  stage("main", main)
-  base = [member("base", 0.0, rate) for rate in grid]
-  started = stage("base", base, keep=True)
-  best = started.states[grid.index(rates["base"])]
-  pt = [member("pt", sparsity, rate) for rate in grid]
-  stage("pt", pt, starts=[best] * len(grid))
-  files.write_json(place / "tuning.json", {"scores": scores, "chosen": rates})
-  return rates
+  if variant.like == "pt":
+    base = next(part for part in parts if part.members[0].arm == "base")
+    seeds = {m.seed: s for m, s in zip(base.members, base.states, strict=True)}
+    single = config.training.get("base_seed")
+    starts = [seeds[m.seed if single is None else single] for m in members]
+  return variants.stage(variant.name, variant, members, trainer, place, starts)
 
 
 def _measure(
   parts: Sequence[stages.Stage], problem: Problem
 ) -> measures.Outcomes:
-  measure = measures.make_measure(problem)
+  everything = measures.make_measure(problem)
   members, values = [], []
   for part in parts:
+    measure = everything
+    if part.attributes:
+      some = problems.restrict(problem, part.attributes)
+      measure = measures.make_measure(some)
     members += part.members
     for validation, test in zip(part.validation, part.test, strict=True):
       values.append(measure(validation, test))
@@ -259,7 +237,7 @@ def _results(
     "seeds": list(config.seeds),
     "learning_rates": rates,
     "epochs": {
-      arm: _epochs(config, arm) for arm in ("dense", "base", "ri", "pt")
+      arm: epochs(config, arm) for arm in ("dense", "base", "ri", "pt")
     },
     "table": measures.table(outcomes, ("dense", *arms)),
     "verdicts": [

@@ -28,7 +28,9 @@ class Recorder:
     )
     self.trained, self.predicted = [], []
 
-  def train(self, members, *, epochs, workdir, name, starts, mesh):
+  def train(
+    self, members, *, epochs, workdir, name, starts, constants, recipe, mesh
+  ):
     workdir.mkdir(parents=True, exist_ok=True)
     self.trained.append(
       SimpleNamespace(
@@ -37,6 +39,8 @@ class Recorder:
         workdir=workdir,
         name=name,
         starts=starts,
+        constants=constants,
+        recipe=recipe,
         mesh=mesh,
       )
     )

@@ -1,5 +1,6 @@
 """Reads the named arrays of a batch and counts rows exactly."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -228,9 +229,10 @@ def count(weights: Array | None, columns: Array) -> Array:
   Returns:
     [...] in the type of the weights.
   """
-  flat = columns.reshape(columns.shape[0], -1)
+  rows, *shape = columns.shape
+  flat = columns.reshape(rows, math.prod(shape))
   sums = cooccurrence(weights, None, flat)[0]
-  return sums.reshape(columns.shape[1:])
+  return sums.reshape(shape)
 
 
 def cooccurrence(

@@ -216,21 +216,23 @@ def _comparison(
       reference_threshold=reference_threshold,
     )
     groups = with_everyone(read.groups)
-    lost = read.reference_predictions & ~read.predictions
-    gained = read.predictions & ~read.reference_predictions
-    columns = [
-      lost & read.labels,
-      lost & ~read.labels,
-      gained & read.labels,
-      gained & ~read.labels,
+    counts = counting.tally(
+      read.rows,
+      groups,
+      lambda now, before, label: (
+        before & ~now & label,
+        before & ~now & ~label,
+        now & ~before & label,
+        now & ~before & ~label,
+        before,
+        before ^ label,
+      ),
+      read.predictions,
       read.reference_predictions,
-      read.reference_predictions != read.labels,
-    ]
-    counts = counting.cooccurrence(
-      read.weights, groups, jnp.concatenate(columns, axis=1)
+      read.labels,
     )
-    members = counting.count(read.weights, groups)
-    new = Changes(*jnp.split(counts, 6, axis=1), members, read.invalid)
+    members = counting.count(read.rows, groups)
+    new = Changes(*counts, members, read.invalid)
     return base.add(state, new)
 
   zero = jnp.zeros((), jnp.int32)

@@ -1,5 +1,6 @@
 """How much models disagree among themselves, whatever the labels say."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -41,9 +42,9 @@ def churn(first: Any, second: Any, *, weights: Any = None) -> Array:
       "The predictions of a model must have shape [N] or [N, A], got"
       f" {list(first.shape)}."
     )
-  weights = _read_weights(weights, first.shape[0])
+  weights, total = _read_weights(weights, first.shape[0])
   differ = counting.count(weights, first != second)
-  return counting.ratio(differ, jnp.sum(weights))
+  return counting.ratio(differ, jnp.broadcast_to(total, differ.shape))
 
 
 class PairChurn(NamedTuple):
@@ -84,8 +85,8 @@ def baseline_churn(predictions: Any, *, weights: Any = None) -> PairChurn:
       "The predictions of a population must have shape [M, N] or [M, N, A],"
       f" got {list(predictions.shape)}."
     )
-  models, rows = predictions.shape[:2]
-  weights = _read_weights(weights, rows)
+  models, rows, *shape = predictions.shape
+  weights, total = _read_weights(weights, rows)
   first, second = np.triu_indices(models, 1)
 
   def column(decisions):  # [M, N] bool: a product does all pairs at once
@@ -93,9 +94,9 @@ def baseline_churn(predictions: Any, *, weights: Any = None) -> PairChurn:
     return lost[first, second] + lost[second, first]
 
   if predictions.dtype == jnp.bool_:
-    columns = predictions.reshape(models, rows, -1)
+    columns = predictions.reshape(models, rows, math.prod(shape))
     differ = jax.lax.map(column, jnp.moveaxis(columns, 2, 0)).T
-    differ = differ.reshape(len(first), *predictions.shape[2:])
+    differ = differ.reshape(len(first), *shape)
   else:
     differ = jax.lax.map(
       lambda pair: counting.count(
@@ -103,7 +104,6 @@ def baseline_churn(predictions: Any, *, weights: Any = None) -> PairChurn:
       ),
       (jnp.asarray(first), jnp.asarray(second)),
     )
-  total = jnp.sum(weights)
   pairs = counting.ratio(differ, jnp.broadcast_to(total, differ.shape))
   mean = jnp.sum(pairs, axis=0) / (len(first) or jnp.nan)
   return PairChurn(mean, pairs, total)
@@ -122,11 +122,14 @@ def _read_decisions(predictions: Any) -> Array:
   return predictions.astype(jnp.int32)
 
 
-def _read_weights(weights: Any, rows: int) -> Array:
+def _read_weights(weights: Any, rows: int) -> tuple[Array | None, Array]:
+  """Returns weights, None for ones, and their sum."""
+  if weights is None:
+    return None, jnp.asarray(rows, jnp.int32)
   weights = counting.read_weights(weights, rows)
   if weights.shape != (rows,):
     raise ValueError(
       f"weights must have shape [{rows}], one for each sample, got"
       f" {list(weights.shape)}."
     )
-  return weights
+  return weights, jnp.sum(weights)

@@ -134,7 +134,7 @@ def _divergences(each: Array, read: counting.Batch) -> Divergences:
   )(groups.T)
   return Divergences(
     total,
-    counting.count(read.weights, groups),
+    counting.count(read.rows, groups),
     jnp.sum(invalid, axis=0, dtype=jnp.int32),
   )
 

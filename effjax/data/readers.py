@@ -247,10 +247,12 @@ def read_german(
   table = _table(kept, GERMAN_COLUMNS, numbers, place)
   for name, meaning in book.items():
     _expect(table, name, tuple(meaning), place)
-    texts = [meaning[code] for code in table[name].tolist()]
-    # Two columns mean yes or no, which JSON spells as true or false.
-    words = {True: "yes", False: "no"}
-    table[name] = np.array([words.get(text, text) for text in texts])
+    # Two columns mean yes or no, which the book spells as true or false.
+    words = {
+      code: ("no", "yes")[text] if isinstance(text, bool) else text.strip()
+      for code, text in meaning.items()
+    }
+    table[name] = np.array([words[code] for code in table[name].tolist()])
   table["sex"] = np.char.partition(table["status_sex"], " ")[:, 0]
   return table
 

@@ -1,9 +1,19 @@
 """Image models in linen: init(key, images) and apply(variables, images)."""
 
-from effjax.models import layers
+from effjax.models import face_attributes, layers
 from effjax.models.cnn import CNN
+from effjax.models.mlp import MLP
 from effjax.models.mobilenet import MobileNetV1
 from effjax.models.resnet import ResNet
 from effjax.models.zoo import MODELS, build
 
-__all__ = ["CNN", "MODELS", "MobileNetV1", "ResNet", "build", "layers"]
+__all__ = [
+  "CNN",
+  "MLP",
+  "MODELS",
+  "MobileNetV1",
+  "ResNet",
+  "build",
+  "face_attributes",
+  "layers",
+]

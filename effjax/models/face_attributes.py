@@ -32,7 +32,8 @@ def preprocess(images: jax.Array) -> jax.Array:
     images: RGB [N, H, W, 3]: faces with a margin of a fifth of their size,
       32 x 32 for `Gender` and 64 x 64 for `Age`.
   """
-  return (jnp.asarray(images, jnp.float32) - jnp.array(MEAN, jnp.float32)) / 256
+  mean = jnp.array(MEAN, jnp.float32)[None, None, None]
+  return (jnp.asarray(images).astype(jnp.float32) - mean) / 256
 
 
 class Affine(nn.Module):
@@ -44,8 +45,7 @@ class Affine(nn.Module):
     channels = x.shape[-1:]
     scale = self.param("scale", nn.initializers.ones, channels)
     bias = self.param("bias", nn.initializers.zeros, channels)
-    across = (None, None, None)
-    return x * scale[across] + bias[across]
+    return x * scale[None, None, None] + bias[None, None, None]
 
 
 class Gender(nn.Module):

@@ -8,11 +8,13 @@ from typing import Any
 from flax import linen as nn
 
 from effjax.models.cnn import CNN
+from effjax.models.mlp import MLP
 from effjax.models.mobilenet import MobileNetV1
 from effjax.models.resnet import ResNet
 
 MODELS = {
   "cnn": CNN,
+  "mlp": MLP,
   "mobilenet_v1": MobileNetV1,
   "resnet18": functools.partial(ResNet, stage_sizes=(2, 2, 2, 2)),
   "resnet34": functools.partial(ResNet, stage_sizes=(3, 4, 6, 3)),

@@ -228,7 +228,15 @@ def override_curve(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _curve(update, compute, draws, key, empty, batch, trusted, logits, counts):
-  def sweep(keys):
+  doubt = _doubt(logits)
+
+  def sweep(draw):
+    drawn = jax.random.bits(
+      jax.random.fold_in(key, draw), doubt.shape, doubt.dtype
+    )
+    # One body for both keeps the metric from being compiled twice.
+    keys = jnp.where(draw == 0, doubt, drawn)
+
     def value(count):
       predictions = override(
         batch["predictions"], trusted, _smallest(keys, count)
@@ -237,12 +245,11 @@ def _curve(update, compute, draws, key, empty, batch, trusted, logits, counts):
 
     return jax.lax.map(value, counts)
 
-  def control(draw):
-    drawn = jax.random.fold_in(key, draw)
-    return sweep(jax.random.bits(drawn, logits.shape, jnp.uint32))
-
-  draws = jnp.arange(draws, dtype=jnp.int32)
-  return sweep(_doubt(logits)), jax.lax.map(control, draws)
+  values = jax.lax.map(sweep, jnp.arange(1 + draws, dtype=jnp.int32))
+  return tuple(
+    jax.tree.map(lambda x, part=part: x[part], values)
+    for part in (0, slice(1, None))
+  )
 
 
 def _sizes(budget: Any, rows: int) -> np.ndarray:

@@ -43,6 +43,7 @@ from effjax.metrics.compression import (
 )
 from effjax.metrics.counting import decisions, one_hot
 from effjax.metrics.dependence import explained, interdependence
+from effjax.metrics.intervals import Interval, seed_interval, wilson
 from effjax.metrics.disagreement import PairChurn, baseline_churn, churn
 from effjax.metrics.pie import Exemplars, exemplars
 from effjax.metrics.ranking import Area, auc, auc_exact
@@ -51,11 +52,7 @@ from effjax.metrics.relative_entropy import (
   class_divergence,
   divergence,
 )
-from effjax.metrics.resampling import (
-  Interval,
-  bootstrap,
-  seed_interval,
-)
+from effjax.metrics.resampling import bootstrap, explicit_bootstrap
 from effjax.metrics.significance import (
   CORRECTIONS,
   Welch,
@@ -106,6 +103,7 @@ __all__ = [
   "excess_error",
   "exemplars",
   "explained",
+  "explicit_bootstrap",
   "flips",
   "group_rates",
   "holm",
@@ -119,4 +117,5 @@ __all__ = [
   "threshold_calibration_bias",
   "uncertainty",
   "welch",
+  "wilson",
 ]

@@ -31,6 +31,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from effjax.metrics.cells import Cells, join
+
 
 class Metric(NamedTuple):
   """A mergeable measurement; see the laws in the module's docstring.
@@ -41,12 +43,15 @@ class Metric(NamedTuple):
     update: `(state, **batch) -> state`.
     merge: `(state, state) -> state`.
     compute: `state -> value`, NaN where the value is undefined.
+    cells: How the state follows from counts of cells, so that a bootstrap can
+      draw these; None where it has to draw rows.
   """
 
   empty: Any
   update: Callable[..., Any]
   merge: Callable[[Any, Any], Any]
   compute: Callable[[Any], Any]
+  cells: Cells | None = None
 
 
 def start(metric: Metric, **batch: Any) -> Any:
@@ -136,7 +141,7 @@ def collection(metrics: Mapping[str, Metric]) -> Metric:
     return {n: metric.compute(state[n]) for n, metric in metrics.items()}
 
   empty = {n: metric.empty for n, metric in metrics.items()}
-  return Metric(empty, update, merge, compute)
+  return Metric(empty, update, merge, compute, _join(metrics))
 
 
 def add(a: Any, b: Any) -> Any:
@@ -147,3 +152,21 @@ def add(a: Any, b: Any) -> Any:
     return x.astype(dtype) + y.astype(dtype)
 
   return jax.tree.map(leaf, a, b)
+
+
+def _join(metrics: Mapping[str, Metric]) -> Cells | None:
+  """Returns the cells of a collection, None unless each metric has some."""
+  parts = [metric.cells for metric in metrics.values()]
+  if not parts or any(part is None for part in parts):
+    return None
+  joined = join(*parts)
+  if joined is None:
+    return None
+
+  def state(counts, kinds, sums):
+    states = joined.state(counts, kinds, sums)
+    return dict(zip(metrics, states, strict=True))
+
+  return joined._replace(
+    index=lambda **batch: joined.index(*[batch] * len(parts)), state=state
+  )

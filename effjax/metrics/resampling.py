@@ -1,215 +1,394 @@
-"""Intervals: Student's t over seeds, percentile bootstrap over rows."""
+"""Bootstrap intervals: of resampled cells where that suffices, or of rows."""
 
-import math
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base, counting
+from effjax.metrics import base, counting, intervals, tables
+from effjax.metrics.cells import Cells, join
 
-
-class Interval(NamedTuple):
-  """An estimate with an interval; each field is a tree of equal structure.
-
-  Attributes:
-    estimate: The value itself.
-    low: The lower end, NaN where there is none.
-    high: The upper end.
-    count: How many defined seeds (or resamples) the interval rests on.
-  """
-
-  estimate: Any
-  low: Any
-  high: Any
-  count: Any
-
-
-def seed_interval(
-  values: Any, *, level: float = 0.95, reference: Any = None
-) -> Interval:
-  """Returns the mean over seeds with Student's t interval.
-
-  Args:
-    values: [S, ...]. A NaN is a seed in which the value is undefined: it is
-      left out, and `count` tells how many remain.
-    level: The coverage.
-    reference: Values of another arm with the same seeds in the same order, or
-      None. Then the interval is that of the paired difference.
-
-  Returns:
-    An `Interval` of NumPy float64 [...]; NaN ends below two defined seeds.
-
-  Raises:
-    ValueError: If `level` is outside (0, 1), or the shapes differ.
-
-  >>> interval = seed_interval([1.0, 2.0, 3.0])
-  >>> float(interval.estimate), round(float(interval.high), 3)
-  (2.0, 4.484)
-  """
-  _check_level(level)
-  values = np.asarray(values, np.float64)
-  if not values.ndim:
-    raise ValueError("values must have a leading axis of seeds, got a scalar.")
-  if reference is not None:
-    reference = np.asarray(reference, np.float64)
-    if reference.shape != values.shape:
-      raise ValueError(
-        f"values {list(values.shape)} and reference {list(reference.shape)}"
-        " must have the same shape to be paired by seed."
-      )
-    values = values - reference
-  defined = ~np.isnan(values)
-  count = defined.sum(axis=0)
-  known = np.where(defined, values, 0.0)
-  with np.errstate(divide="ignore", invalid="ignore"):
-    mean = known.sum(axis=0) / count
-    squares = np.where(defined, (values - mean) ** 2, 0.0).sum(axis=0)
-    error = np.sqrt(squares / (count - 1) / count)
-  quantiles = np.array(
-    [np.nan, np.nan]
-    + [student_quantile(0.5 + level / 2, n) for n in range(1, len(values))]
-  )
-  half = quantiles[np.minimum(count, len(quantiles) - 1)] * error
-  half = np.where(count > 1, half, np.nan)
-  return Interval(mean, mean - half, mean + half, count)
+Array = jax.Array
+_METHODS = ("percentile", "bca")
 
 
 def bootstrap(
-  key: jax.Array,
+  key: Array,
   metric: base.Metric,
-  batch: dict[str, Any],
+  batch: Mapping[str, Any],
   resamples: int = 1000,
   *,
-  paired: dict[str, Any] | None = None,
+  paired: Mapping[str, Any] | None = None,
   level: float = 0.95,
-) -> Interval:
-  """Returns the percentile interval of a metric over resampled rows.
+  method: str = "percentile",
+  strata: Any = None,
+  joint: bool | None = None,
+) -> intervals.Interval:
+  """Returns the bootstrap interval of a metric over resampled rows.
 
   A resample draws as many rows as count (have a weight other than 0), with
-  replacement; it is the same batch with multiplied weights, so nothing is
-  gathered, and all resamples run in one compiled program.
-  Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
+  replacement; it is the same batch with multiplied weights. Three ways lead to
+  the same distribution, and the fastest that fits is taken:
+
+  *   counts of cells are drawn, for each attribute by itself: metrics with
+      `cells`, arrays with values (outside `jit`) and weights of 0 and 1;
+  *   rows are drawn and their cells counted by a matrix product: the same, but
+      where the value combines attributes (`joint`). The cost is that of R x N x
+      A x K multiplications and of drawing R x N rows;
+  *   rows are drawn and the metric is updated for each resample.
+
+  Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 13
+  and 14.
 
   Args:
     key: A random key.
-    metric: The metric; its value may be any tree of floating arrays.
+    metric: The metric; its value may be any tree of arrays.
     batch: The named arrays of one batch.
     resamples: The number of resamples.
     paired: A second batch with the same samples row by row, or None. Then the
       interval is that of `metric(batch) - metric(paired)`, with the same rows
       drawn from both.
     level: The coverage.
+    method: "percentile", or "bca": bias-corrected and accelerated. BCa needs
+      the value without each sample: cheap with cells, one more evaluation for
+      each row without.
+    strata: [N] integers or bools, or None. Rows are drawn within each stratum,
+      whose size stays.
+    joint: Whether the same rows are drawn for all attributes, as a value needs
+      that combines them; None asks for it unless the last axis of every array
+      of the value has the length A.
 
   Returns:
     An `Interval` of trees like the value. NaN resamples are left out, linear
     interpolation between the rest; `count` tells how many there were.
 
   Raises:
-    ValueError: If `level` is outside (0, 1), `resamples` below 1, or the two
-      batches differ in their number of rows.
+    ValueError: If `level` is outside (0, 1), `resamples` below 1, `method` is
+      neither of the two, or the arrays differ in their number of rows.
   """
-  _check_level(level)
+  intervals.check_level(level)
   if resamples < 1:
     raise ValueError(f"resamples must be at least 1, got {resamples}.")
-  sizes = {
-    np.shape(x)[0]
-    for part in (batch, paired or {})
-    for x in part.values()
-    if x is not None
-  }
+  if method not in _METHODS:
+    raise ValueError(
+      f"method must be one of {', '.join(_METHODS)}, got {method!r}."
+    )
+  plan = prepare(metric, batch, paired, strata=strata, joint=joint)
+  samples = draw(key, plan, resamples)
+  if method == "percentile":
+    return intervals.percentile(plan.estimate, samples, level)
+  left_out = _leave_out(plan)
+  return intervals.accelerated(plan.estimate, samples, *left_out, level)
+
+
+def explicit_bootstrap(
+  metric: base.Metric,
+  batch: Mapping[str, Any],
+  index: Any,
+  *,
+  paired: Mapping[str, Any] | None = None,
+  level: float = 0.95,
+) -> intervals.Interval:
+  """Returns the percentile interval over given resamples.
+
+  Args:
+    metric: The metric; its value may be any tree of arrays.
+    batch: The named arrays of one batch.
+    index: [R, n] integers, the rows of each resample.
+    paired: A second batch, as in `bootstrap`.
+    level: The coverage.
+
+  Returns:
+    An `Interval` of trees like the value, as from `bootstrap`.
+
+  Raises:
+    ValueError: If `level` is outside (0, 1), or `index` is no matrix of rows.
+  """
+  intervals.check_level(level)
+  batches = _batches(batch, paired)
+  rows = _rows(batches)
+  concrete = _concrete(index)
+  index = jnp.asarray(index)
+  if index.ndim != 2 or not jnp.issubdtype(index.dtype, jnp.integer):
+    raise ValueError(
+      f"index must be a matrix [R, n] of integers, got {index.dtype}"
+      f"{list(index.shape)}."
+    )
+  if concrete and index.size and not 0 <= index.min() <= index.max() < rows:
+    raise ValueError(
+      f"index runs from {index.min()} to {index.max()}, but the batch has"
+      f" {rows} rows."
+    )
+  samples = _given_rows(
+    metric.update, metric.compute, metric.empty, batches, index
+  )
+  estimate = _value(metric, batches)
+  return intervals.percentile(estimate, samples, level)
+
+
+class Plan(NamedTuple):
+  """What a bootstrap draws from; see `prepare`.
+
+  Attributes:
+    metric: The metric.
+    batches: One batch or two.
+    estimate: The value of the metric, or the difference of two.
+    strata: [N] or None.
+    table: The counts of cells, or None where rows are drawn.
+    cells: How the states follow from them.
+    joint: Whether all attributes share their rows.
+    lost: What the value of the counts lacks, a tree like `estimate`; None
+      where they lose nothing.
+  """
+
+  metric: base.Metric
+  batches: list[dict[str, Any]]
+  estimate: Any
+  strata: Any
+  table: tables.Table | None
+  cells: Cells | None
+  joint: bool
+  lost: Any
+
+
+def prepare(
+  metric: base.Metric,
+  batch: Mapping[str, Any],
+  paired: Mapping[str, Any] | None = None,
+  *,
+  strata: Any = None,
+  joint: bool | None = None,
+) -> Plan:
+  """Checks the arrays of a bootstrap and counts their cells.
+
+  Args:
+    metric: The metric.
+    batch: The named arrays of one batch.
+    paired: A second batch, or None.
+    strata: [N] integers or bools, or None.
+    joint: As in `bootstrap`.
+
+  Returns:
+    A `Plan`.
+
+  Raises:
+    ValueError: If the arrays differ in their number of rows.
+  """
+  batches = _batches(batch, paired)
+  rows = _rows(batches)
+  if strata is not None and np.shape(strata) != (rows,):
+    raise ValueError(
+      f"strata must have shape [{rows}], one for each row, got"
+      f" {list(np.shape(strata))}."
+    )
+  plan = Plan(
+    metric, batches, _value(metric, batches), strata, None, None, True, None
+  )
+  cells = metric.cells
+  if cells is None or not rows or not _concrete((batches, strata)):
+    return plan
+  if len(batches) > 1:
+    cells = join(cells, cells)
+  table = cells and tables.tabulate(cells, batches, strata)
+  if table is None:
+    return plan
+  width = len(table.counts)
+  if joint is None:
+    leaves = jax.tree.leaves(plan.estimate)
+    joint = any(x.shape[-1:] != (width,) for x in leaves)
+  plan = plan._replace(table=table, cells=cells, joint=joint and width > 1)
+  if cells.exact:
+    return plan
+  whole = _of_counts(plan, [table.counts[None].astype(np.int32)], 1)
+  lost = jax.tree.map(
+    lambda x, y: jnp.nan_to_num(x - y[0]), plan.estimate, whole
+  )
+  return plan._replace(lost=lost)
+
+
+def draw(key: Array, plan: Plan, resamples: int) -> Any:
+  """Returns the values of resamples.
+
+  Args:
+    key: A random key. Plans of as many rows, strata alike and `joint`, get the
+      same rows from the same key.
+    plan: What to draw from.
+    resamples: R, how many.
+
+  Returns:
+    A tree like the value, of [R, ...].
+  """
+  if plan.table is not None and _concrete(key):
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+      key = jax.random.wrap_key_data(key)
+    seed = np.asarray(jax.random.key_data(key)).tolist()
+    generator = np.random.Generator(np.random.Philox(seed))
+    sampler = tables.draw_rows if plan.joint else tables.draw
+    blocks = sampler(generator, plan.table, resamples)
+    if blocks is not None:
+      return _of_counts(plan, blocks, resamples)
+  return _of_rows(
+    plan.metric.update,
+    plan.metric.compute,
+    resamples,
+    plan.metric.empty,
+    plan.batches,
+    plan.strata,
+    key,
+  )
+
+
+def _leave_out(plan: Plan) -> tuple[Any, Array, Array]:
+  """Returns the values without one sample, their weights and strata."""
+  if plan.table is not None:
+    left = tables.leave_out(plan.table, joint=plan.joint)
+    values = _of_counts(plan, left.blocks, len(left.weights))
+    return (
+      values,
+      jnp.asarray(left.weights),
+      jnp.asarray(left.strata, jnp.int32),
+    )
+  metric, rows = plan.metric, _rows(plan.batches)
+  values = _without_each(
+    metric.update, metric.compute, metric.empty, plan.batches
+  )
+  weights = counting.read_weights(plan.batches[0].get("weights"), rows)
+  strata = jnp.zeros(rows, jnp.int32)
+  if plan.strata is not None:
+    _, strata = jnp.unique(
+      jnp.asarray(plan.strata), return_inverse=True, size=rows
+    )
+  return values, (weights != 0)[:, None].astype(jnp.int32), strata
+
+
+def _of_counts(plan: Plan, blocks: Iterable[np.ndarray], number: int) -> Any:
+  """Returns the values of [B, A, P, K] counts, in blocks, as one tree."""
+  values = [
+    _of_block(
+      plan.cells.state,
+      plan.metric.compute,
+      len(plan.batches),
+      block,
+      plan.table.kinds,
+      plan.table.means,
+    )
+    for block in blocks
+  ]
+  values = jax.tree.map(lambda *x: jnp.concatenate(x)[:number], *values)
+  if plan.lost is None:
+    return values
+  return jax.tree.map(lambda x, y: x + y[None], values, plan.lost)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _of_block(state, compute, parts, block, kinds, means):
+  def one(counts):
+    sums = None if means is None else counts.astype(jnp.float32) * means
+    whole = state(counts, kinds, sums)
+    return _difference([compute(s) for s in (whole if parts > 1 else [whole])])
+
+  return jax.vmap(one)(block)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _of_rows(update, compute, resamples, empty, batches, strata, key):
+  rows = _rows(batches)
+  live = counting.read_weights(batches[0].get("weights"), rows) != 0
+  ids = jnp.zeros(rows, jnp.int32) if strata is None else jnp.asarray(strata)
+  # Rows by stratum, dead ones last; each draws from the span of its stratum.
+  order = jnp.lexsort((ids, ~live))
+  place = jnp.arange(rows, dtype=jnp.int32)
+  drawn, ids = live[order], ids[order]
+  new = (ids[1:] != ids[:-1]) | (drawn[1:] != drawn[:-1])
+  border = jnp.ones(1, bool)
+  first, last = (jnp.concatenate(x) for x in ((border, new), (new, border)))
+  start = jax.lax.cummax(jnp.where(first, place, 0))
+  end = jax.lax.cummin(jnp.where(last, place + 1, rows), reverse=True)
+
+  def one(number):
+    chosen = jax.random.randint(
+      jax.random.fold_in(key, number), (rows,), start, end
+    )
+    times = jnp.zeros(rows, jnp.int32)
+    times = times.at[order[chosen]].add(drawn.astype(jnp.int32))
+    return _weighted(update, compute, empty, batches, times)
+
+  return jax.lax.map(one, jnp.arange(resamples, dtype=jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _given_rows(update, compute, empty, batches, index):
+  def one(chosen):
+    times = jnp.zeros(_rows(batches), jnp.int32).at[chosen].add(1)
+    return _weighted(update, compute, empty, batches, times)
+
+  return jax.lax.map(one, index)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _without_each(update, compute, empty, batches):
+  place = jnp.arange(_rows(batches), dtype=jnp.int32)
+
+  def one(row):
+    times = (place != row).astype(jnp.int32)
+    return _weighted(update, compute, empty, batches, times)
+
+  return jax.lax.map(one, place)
+
+
+def _weighted(update, compute, empty, batches, times):
+  """Returns the value with row i repeated `times[i]` times."""
+  values = []
+  for batch in batches:
+    weights = counting.read_weights(batch.get("weights"), len(times))
+    weights = weights * times.astype(weights.dtype)
+    state = update(empty, **{**batch, "weights": weights})
+    values.append(compute(state))
+  return _difference(values)
+
+
+def _value(metric: base.Metric, batches: Sequence[Mapping[str, Any]]) -> Any:
+  return _difference([base.compute(metric, **batch) for batch in batches])
+
+
+def _difference(values: Sequence[Any]) -> Any:
+  """Returns the one value, or the first minus the second."""
+  if len(values) == 1:
+    return values[0]
+
+  def minus(a, b):
+    if a.dtype == jnp.bool_:
+      a, b = a.astype(jnp.int32), b.astype(jnp.int32)
+    return a - b
+
+  return jax.tree.map(minus, *values)
+
+
+def _batches(
+  batch: Mapping[str, Any], paired: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+  """Returns the given arrays, all of which have the same number of rows."""
+  batches = [
+    {name: x for name, x in part.items() if x is not None}
+    for part in (batch, paired)
+    if part is not None
+  ]
+  sizes = {np.shape(x)[0] for part in batches for x in part.values()}
   if len(sizes) != 1:
     raise ValueError(
       "Every array of the batch (and of its pair) must have the same number of"
       f" rows, got {sorted(sizes)}."
     )
-  batches = [dict(b) for b in (batch, paired) if b is not None]
-  return _bootstrap(metric, resamples, level)(key, batches)
+  return batches
 
 
-def _bootstrap(metric: base.Metric, resamples: int, level: float):
-  """Returns the compiled program `(key, batches) -> Interval`."""
-
-  def value(batches, multiplicity=None):
-    values = []
-    for batch in batches:
-      if multiplicity is not None:
-        weights = counting.read_weights(batch.get("weights"), len(multiplicity))
-        weights = weights * multiplicity.astype(weights.dtype)
-        batch = {**batch, "weights": weights}
-      values.append(base.compute(metric, **batch))
-    return jax.tree.map(lambda a, *b: a - b[0] if b else a, *values)
-
-  @jax.jit
-  def program(key, batches):
-    first = batches[0]
-    rows = next(iter(first.values())).shape[0]
-    live = counting.read_weights(first.get("weights"), rows) != 0
-    order = jnp.argsort(~live, stable=True)
-    size = jnp.sum(live, dtype=jnp.int32)
-
-    def one(index):
-      place = jax.random.randint(
-        jax.random.fold_in(key, index), (rows,), 0, size
-      )
-      drawn = (jnp.arange(rows, dtype=jnp.int32) < size).astype(jnp.int32)
-      counts = jnp.zeros(rows, jnp.int32).at[order[place]].add(drawn)
-      return value(batches, counts)
-
-    samples = jax.lax.map(one, jnp.arange(resamples, dtype=jnp.int32))
-    tail = (1.0 - level) / 2
-    low, high = (
-      jax.tree.map(lambda x, q=q: jnp.nanquantile(x, q, axis=0), samples)
-      for q in (tail, 1.0 - tail)
-    )
-    count = jax.tree.map(
-      lambda x: jnp.sum(~jnp.isnan(x), axis=0, dtype=jnp.int32), samples
-    )
-    return Interval(value(batches), low, high, count)
-
-  return program
+def _rows(batches: Sequence[Mapping[str, Any]]) -> int:
+  return np.shape(next(iter(batches[0].values())))[0]
 
 
-def student_quantile(probability: float, freedom: int) -> float:
-  """Returns the quantile of Student's t distribution.
-
-  The distribution function has a closed form for whole degrees of freedom
-  (Abramowitz and Stegun, 26.7.3 and 26.7.4) in the angle arctan(t/sqrt(n)),
-  which is bisected.
-
-  Args:
-    probability: In (0, 1).
-    freedom: The degrees of freedom, at least 1.
-
-  Returns:
-    The quantile, to about 12 digits.
-
-  >>> round(student_quantile(0.975, 4), 6)
-  2.776445
-  """
-
-  def central(angle):
-    """P(|T| < sqrt(freedom) tan(angle))."""
-    cosine = math.cos(angle)
-    odd = freedom % 2
-    term = cosine if odd else 1.0
-    total = 0.0
-    for i in range(freedom // 2):
-      total += term
-      step = 2 * i + 1 + odd
-      term *= step / (step + 1) * cosine**2
-    total *= math.sin(angle)
-    return 2 / math.pi * (angle + total) if odd else total
-
-  target = abs(2 * probability - 1)
-  low, high = 0.0, math.pi / 2
-  for _ in range(100):
-    middle = (low + high) / 2
-    low, high = (middle, high) if central(middle) < target else (low, middle)
-  return math.copysign(math.sqrt(freedom) * math.tan(low), probability - 0.5)
-
-
-def _check_level(level: float) -> None:
-  if not 0.0 < level < 1.0:
-    raise ValueError(f"level must lie in (0, 1), got {level}.")
+def _concrete(tree: Any) -> bool:
+  leaves = jax.tree.leaves(tree)
+  return not any(isinstance(x, jax.core.Tracer) for x in leaves)

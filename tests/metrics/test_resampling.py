@@ -4,14 +4,14 @@ import pytest
 import scipy.stats
 
 from effjax import metrics
-from effjax.metrics import resampling
+from effjax.metrics import intervals
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 30, 101])
 @pytest.mark.parametrize("probability", [0.025, 0.5, 0.9, 0.975, 0.9995])
 def test_student_quantile(freedom, probability):
   np.testing.assert_allclose(
-    resampling.student_quantile(probability, freedom),
+    intervals.student_quantile(probability, freedom),
     scipy.stats.t.ppf(probability, freedom),
     rtol=1e-9,
     atol=1e-12,

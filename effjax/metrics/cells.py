@@ -1,0 +1,125 @@
+"""Counts of cells: all that the state of many metrics depends on.
+
+Such a state is a linear function of counts of a few cells per attribute, say
+(label, decision). What a row carries for all its attributes together, its
+groups, is its kind; the counts [A, P, K] are those of P kinds and K cells.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+class Cells(NamedTuple):
+  """How the state of a metric follows from counts of cells.
+
+  Attributes:
+    size: K, the number of cells of an attribute.
+    index: `(**batch) -> (kinds, cells [N, A] int32)`: what tells the kinds of
+      rows apart, a tree of [N, C] bool or integers, and the cell of each row
+      and attribute, in [0, K).
+    state: `(counts [A, P, K] int32, kinds, sums) -> state` of the rows counted,
+      `kinds` being a tree of [P, C]. A kind may occur more than once.
+    values: `(**batch) -> [N, A]` float32, or None. In place of the single
+      values, `sums` [A, P, K] holds count times mean of each cell.
+    exact: Whether nothing is lost between the rows and their counts. Otherwise
+      a bootstrap moves its resamples by the value that is lost.
+  """
+
+  size: int
+  index: Callable[..., Any]
+  state: Callable[..., Any]
+  values: Callable[..., Any] | None = None
+  exact: bool = True
+
+
+def of_columns(
+  number: int, columns: Callable[..., Any], state: Callable[..., Any]
+) -> Cells:
+  """Makes cells that are the combinations of binary columns.
+
+  Args:
+    number: How many columns.
+    columns: `(**batch) -> (groups, columns)`: [N, G] bool or None, and the
+      given number of [N, A] bool.
+    state: `(counts [A, P, K], groups [P, G], *columns [K] bool) -> state`; see
+      `total` for the sums that it needs.
+
+  Returns:
+    Exact `Cells`.
+  """
+  bits = np.arange(2**number)[None, :] >> np.arange(number)[::-1, None]
+
+  def index(**batch):
+    groups, parts = columns(**batch)
+    cells = jnp.zeros(parts[0].shape, jnp.int32)
+    for part in parts:
+      cells = 2 * cells + part.astype(jnp.int32)
+    return () if groups is None else groups, cells
+
+  def from_counts(counts, groups, sums):
+    del sums
+    return state(counts, groups, *(bits % 2 == 1))
+
+  return Cells(2**number, index, from_counts)
+
+
+def total(counts: Array, groups: Any, chosen: Any) -> Array:
+  """Sums the counts of the chosen cells, inside each group or in all.
+
+  Args:
+    counts: [A, P, K] int32.
+    groups: [P, G] bool, or () for all rows.
+    chosen: [K] bool, static.
+
+  Returns:
+    [G, A] or [A], int32.
+  """
+  inside = jnp.sum(counts[..., np.flatnonzero(chosen)], axis=-1)
+  if isinstance(groups, tuple):
+    return jnp.sum(inside, axis=-1)
+  # A product of integers is exact whatever the matrix unit is.
+  return jnp.matmul(groups.astype(jnp.int32).T, inside.T)
+
+
+@functools.lru_cache(maxsize=64)
+def join(*parts: Cells) -> Cells | None:
+  """Returns the cells of several metrics on the same rows.
+
+  Args:
+    *parts: The cells of each.
+
+  Returns:
+    `Cells` whose `index` takes one batch (a dict) for each part, whose `state`
+    is the tuple of their states; None if a part needs values.
+  """
+  if any(part.values is not None for part in parts):
+    return None
+  sizes = [part.size for part in parts]
+
+  def index(*batches):
+    kinds, cells = [], 0
+    for part, batch in zip(parts, batches, strict=True):
+      kind, cell = part.index(**batch)
+      kinds.append(kind)
+      cells = cells * part.size + cell
+    return tuple(kinds), cells
+
+  def state(counts, kinds, sums):
+    del sums
+    counts = counts.reshape(*counts.shape[:2], *sizes)
+    axes = range(2, 2 + len(parts))
+    return tuple(
+      part.state(jnp.sum(counts, axis=[j for j in axes if j != i]), kind, None)
+      for i, part, kind in zip(axes, parts, kinds, strict=True)
+    )
+
+  exact = all(part.exact for part in parts)
+  return Cells(math.prod(sizes), index, state, None, exact)

@@ -10,10 +10,8 @@ from effjax.metrics.base import (
 from effjax.metrics.bias import (
   REASONS,
   Amplification,
-  GroupRates,
   backdoor_amplification,
   bias_amplification,
-  group_rates,
 )
 from effjax.metrics.calibration import (
   calibration_error,
@@ -43,6 +41,21 @@ from effjax.metrics.compression import (
 )
 from effjax.metrics.counting import decisions, one_hot
 from effjax.metrics.dependence import explained, interdependence
+from effjax.metrics.directional import (
+  DirectionalAmplification,
+  Mals,
+  directional_bias_amplification,
+  mals,
+)
+from effjax.metrics.gaps import Disparities, Gap, disparities, gap
+from effjax.metrics.groups import (
+  GroupRates,
+  conditional,
+  group_rates,
+  intersection_names,
+  intersections,
+  soft_group_rates,
+)
 from effjax.metrics.intervals import Interval, seed_interval, wilson
 from effjax.metrics.disagreement import PairChurn, baseline_churn, churn
 from effjax.metrics.pie import Exemplars, exemplars
@@ -69,13 +82,17 @@ __all__ = [
   "Area",
   "CevSde",
   "ClassSignificance",
+  "DirectionalAmplification",
+  "Disparities",
   "Divergence",
   "ErrorChange",
   "Exemplars",
   "FlipRates",
   "Flips",
+  "Gap",
   "GroupRates",
   "Interval",
+  "Mals",
   "Metric",
   "PairChurn",
   "Welch",
@@ -96,7 +113,10 @@ __all__ = [
   "class_significance",
   "collection",
   "compute",
+  "conditional",
   "decisions",
+  "directional_bias_amplification",
+  "disparities",
   "divergence",
   "error_change",
   "evaluate",
@@ -105,14 +125,19 @@ __all__ = [
   "explained",
   "explicit_bootstrap",
   "flips",
+  "gap",
   "group_rates",
   "holm",
   "interdependence",
+  "intersection_names",
+  "intersections",
+  "mals",
   "one_hot",
   "positive_rate",
   "reliability_curve",
   "seed_interval",
   "share",
+  "soft_group_rates",
   "start",
   "threshold_calibration_bias",
   "uncertainty",

@@ -1,7 +1,7 @@
-"""Who is hurt: amplification of stereotypes and rates per group.
+"""Amplification of stereotypes, as a growth of P(group | positive).
 
-Everything here follows from counts of groups x attributes, which are products
-of binary matrices. Groups come from labels, never from predictions.
+Everything here follows from the counts of decisions within groups. Groups come
+from labels, never from predictions.
 """
 
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from effjax.metrics import base, counting
+from effjax.metrics.groups import Confusion, confusion, no_confusion
 
 Array = jax.Array
 
@@ -24,26 +25,6 @@ REASONS = (
   "no positive at all",
   "NaN logits",
 )
-
-
-class Joint(NamedTuple):
-  """Positives inside groups, the state of both amplifications.
-
-  Attributes:
-    predicted_in: [G, A], positive decisions inside group g.
-    labelled_in: [G, A], positive labels inside group g.
-    predicted: [A], positive decisions.
-    labelled: [A], positive labels.
-    members: [G], samples inside group g.
-    invalid: [A] or [], the number of NaN logits.
-  """
-
-  predicted_in: Array
-  labelled_in: Array
-  predicted: Array
-  labelled: Array
-  members: Array
-  invalid: Array
 
 
 class Amplification(NamedTuple):
@@ -117,31 +98,30 @@ def bias_amplification(
     train_labels, train_groups, min_gap, convention
   )
 
-  def update(state: Joint, **batch) -> Joint:
-    new = _joint(batch, threshold)
-    if new.labelled_in.shape != inside.shape:
-      raise ValueError(
-        "groups and labels have"
-        f" {new.labelled_in.shape[0]} and {new.labelled_in.shape[1]} columns,"
-        f" but in training {inside.shape[0]} and {inside.shape[1]}."
-      )
+  def update(state: Confusion, **batch) -> Confusion:
+    new = confusion(batch, threshold)
+    rows, attributes = new.tp.shape
+    check_columns(rows - 1, attributes, inside.shape)
     return base.add(state, new)
 
-  def compute(state: Joint) -> Any:
-    state = _broadcast(state, *inside.shape)
+  def compute(state: Confusion) -> Any:
+    size, attributes = inside.shape
+    state = Confusion(
+      *(jnp.broadcast_to(x, (size + 1, attributes)) for x in state[:4]),
+      jnp.broadcast_to(state.invalid, (attributes,)),
+    )
+    joint = joint_counts(state)
     predicted, labelled = (
-      jnp.where(inside, part, whole[None, :] - part)
+      jnp.where(inside, part, whole - part)
       for part, whole in (
-        (state.predicted_in, state.predicted),
-        (state.labelled_in, state.labelled),
+        (joint.predicted_in, joint.predicted),
+        (joint.labelled_in, joint.labelled),
       )
     )
-    value = counting.ratio(
-      predicted, state.predicted[None, :]
-    ) - counting.ratio(labelled, state.labelled[None, :])
-    support = jnp.minimum(
-      state.labelled_in, state.labelled[None, :] - state.labelled_in
+    value = counting.ratio(predicted, joint.predicted) - counting.ratio(
+      labelled, joint.labelled
     )
+    support = jnp.minimum(joint.labelled_in, joint.labelled - joint.labelled_in)
     reason = jnp.select(
       [
         jnp.broadcast_to(state.invalid > 0, inside.shape),
@@ -161,14 +141,14 @@ def bias_amplification(
       value,
       reason,
       predicted,
-      state.predicted,
+      joint.predicted[0],
       labelled,
-      state.labelled,
+      joint.labelled[0],
       support,
       jnp.asarray(inside),
     )
 
-  return base.Metric(_empty(), update, base.add, compute)
+  return base.Metric(no_confusion(), update, base.add, compute)
 
 
 def backdoor_amplification(*, threshold: Any = 0.0) -> base.Metric:
@@ -187,157 +167,66 @@ def backdoor_amplification(*, threshold: Any = 0.0) -> base.Metric:
     no label is positive.
   """
 
-  def update(state: Joint, **batch) -> Joint:
-    return base.add(state, _joint(batch, threshold))
+  def update(state: Confusion, **batch) -> Confusion:
+    return base.add(state, confusion(batch, threshold))
 
-  def compute(state: Joint) -> Array:
-    if not state.members.ndim:
+  def compute(state: Confusion) -> Array:
+    if not state.tp.ndim:
       return jnp.full((), jnp.nan)
-    value = counting.ratio(state.predicted_in, state.predicted[None, :])
-    value = value - counting.ratio(state.labelled_in, state.labelled[None, :])
-    undefined = (state.members == 0)[:, None] | (state.invalid > 0)[None, :]
+    joint = joint_counts(state)
+    value = counting.ratio(joint.predicted_in, joint.predicted)
+    value = value - counting.ratio(joint.labelled_in, joint.labelled)
+    undefined = (joint.members == 0) | (state.invalid > 0)[None, :]
     return jnp.where(undefined, jnp.nan, value)
 
-  return base.Metric(_empty(), update, base.add, compute)
+  return base.Metric(no_confusion(), update, base.add, compute)
 
 
-class Confusion(NamedTuple):
-  """Counts of decisions per group and attribute, the state of `group_rates`.
+class Joint(NamedTuple):
+  """Positives inside groups, [G, A], and of everyone, [1, A].
 
   Attributes:
-    both: [G, A], positive decisions on positive labels.
-    predicted: [G, A], positive decisions.
-    labelled: [G, A], positive labels.
-    members: [G], samples.
-    invalid: [A] or [], the number of NaN logits.
+    predicted_in: [G, A], positive decisions inside group g.
+    predicted: [1, A], positive decisions.
+    labelled_in: [G, A], positive labels inside group g.
+    labelled: [1, A], positive labels.
+    members: [G, A], samples inside group g.
   """
 
-  both: Array
+  predicted_in: Array
   predicted: Array
+  labelled_in: Array
   labelled: Array
   members: Array
-  invalid: Array
 
 
-class GroupRates(NamedTuple):
-  """Rates per group and attribute, NaN for 0/0, and the counts behind them.
-
-  Attributes:
-    tpr: [G, A], TP / (TP + FN).
-    fpr: [G, A], FP / (FP + TN).
-    tnr: [G, A], TN / (FP + TN).
-    fnr: [G, A], FN / (TP + FN).
-    precision: [G, A], TP / (TP + FP).
-    accuracy: [G, A], (TP + TN) / n.
-    selection_rate: [G, A], (TP + FP) / n.
-    base_rate: [G, A], (TP + FN) / n.
-    tp: [G, A], true positives.
-    fp: [G, A], false positives.
-    tn: [G, A], true negatives.
-    fn: [G, A], false negatives.
-  """
-
-  tpr: Array
-  fpr: Array
-  tnr: Array
-  fnr: Array
-  precision: Array
-  accuracy: Array
-  selection_rate: Array
-  base_rate: Array
-  tp: Array
-  fp: Array
-  tn: Array
-  fn: Array
-
-
-def group_rates(*, threshold: Any = 0.0) -> base.Metric:
-  """Makes the rates of decisions within each group.
-
-  Args:
-    threshold: Scalar or [A]; not used where the batch holds predictions.
-
-  Returns:
-    A metric of (predictions or logits, labels, groups) with value `GroupRates`
-    of [G, A]. A rate whose denominator is 0 is NaN, never 0.
-  """
-
-  def update(state: Confusion, **batch) -> Confusion:
-    read = counting.read(
-      batch, "predictions", "labels", "groups", threshold=threshold
-    )
-    both, predicted, labelled = jnp.split(
-      counting.cooccurrence(
-        read.weights,
-        read.groups,
-        jnp.concatenate(
-          [read.predictions & read.labels, read.predictions, read.labels], 1
-        ),
-      ),
-      3,
-      axis=1,
-    )
-    members = counting.count(read.weights, read.groups)
-    new = Confusion(both, predicted, labelled, members, read.invalid)
-    return base.add(state, new)
-
-  def compute(state: Confusion) -> GroupRates:
-    members = state.members[..., None] if state.members.ndim else state.members
-    tp, fp = state.both, state.predicted - state.both
-    fn = state.labelled - state.both
-    tn = members - tp - fp - fn
-
-    valid = jnp.broadcast_to(state.invalid == 0, tp.shape)
-
-    def rate(part, whole):
-      return jnp.where(valid, counting.ratio(part, whole), jnp.nan)
-
-    return GroupRates(
-      tpr=rate(tp, tp + fn),
-      fpr=rate(fp, fp + tn),
-      tnr=rate(tn, fp + tn),
-      fnr=rate(fn, tp + fn),
-      precision=rate(tp, tp + fp),
-      accuracy=rate(tp + tn, members),
-      selection_rate=rate(tp + fp, members),
-      base_rate=rate(tp + fn, members),
-      tp=tp,
-      fp=fp,
-      tn=tn,
-      fn=fn,
-    )
-
-  zero = jnp.zeros((), jnp.int32)
-  return base.Metric(Confusion(*[zero] * 5), update, base.add, compute)
-
-
-def _joint(batch: dict[str, Any], threshold: Any) -> Joint:
-  read = counting.read(
-    batch, "predictions", "labels", "groups", threshold=threshold
-  )
-  columns = jnp.concatenate([read.predictions, read.labels], axis=1)
-  width = read.labels.shape[1]
-  parts = counting.cooccurrence(read.weights, read.groups, columns)
-  wholes = counting.count(read.weights, columns)
+def joint_counts(state: Confusion) -> Joint:
+  """Returns how often groups and positives occur together."""
+  tp, fp, tn, fn, _ = state
+  predicted, labelled, members = tp + fp, tp + fn, (tp + fp + tn + fn)[:-1]
   return Joint(
-    parts[:, :width],
-    parts[:, width:],
-    wholes[:width],
-    wholes[width:],
-    counting.count(read.weights, read.groups),
-    read.invalid,
+    predicted[:-1], predicted[-1:], labelled[:-1], labelled[-1:], members
   )
 
 
-def _empty() -> Joint:
-  return Joint(*[jnp.zeros((), jnp.int32)] * 6)
+def check_columns(groups: int, attributes: int, train: tuple[int, ...]) -> None:
+  """Raises a ValueError unless a batch has the columns of training, [G, A]."""
+  if (groups, attributes) != train:
+    raise ValueError(
+      f"groups and labels have {groups} and {attributes} columns, but in"
+      f" training {train[0]} and {train[1]}."
+    )
 
 
-def _broadcast(state: Joint, groups: int, attributes: int) -> Joint:
-  """Gives the scalars of the empty state their shapes."""
-  pairs, wide = (groups, attributes), (attributes,)
-  shapes = (pairs, pairs, wide, wide, (groups,), wide)
-  return Joint(*map(jnp.broadcast_to, state, shapes))
+def read_training(labels: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
+  """Returns training labels [M, A] and groups [M, G] as bools, checked."""
+  labels, groups = np.asarray(labels) > 0, np.asarray(groups) > 0
+  if labels.ndim != 2 or groups.ndim != 2 or len(labels) != len(groups):
+    raise ValueError(
+      "train_labels and train_groups must have shapes [M, A] and [M, G], got"
+      f" {list(labels.shape)} and {list(groups.shape)}."
+    )
+  return labels, groups
 
 
 def _stereotypes(
@@ -348,12 +237,7 @@ def _stereotypes(
   The thresholds on rates decide about whole pairs, so they are taken once, in
   float64, on the host.
   """
-  labels, groups = np.asarray(train_labels) > 0, np.asarray(train_groups) > 0
-  if labels.ndim != 2 or groups.ndim != 2 or len(labels) != len(groups):
-    raise ValueError(
-      "train_labels and train_groups must have shapes [M, A] and [M, G], got"
-      f" {list(labels.shape)} and {list(groups.shape)}."
-    )
+  labels, groups = read_training(train_labels, train_groups)
   members = groups.sum(axis=0)[:, None]
   inside = groups.T.astype(np.float64) @ labels
   outside = labels.sum(axis=0)[None, :] - inside

@@ -70,6 +70,11 @@ def test_splits_and_their_labels(folder):
   assert splits["test"].arrays["ids"].tolist() == list(range(24, 32))
 
 
+def test_there_is_nothing_to_fetch_where_it_is_complete(folder):
+  fetched = data.fetch("awa2", directory=folder)
+  assert (fetched.route, fetched.location.path) == ("", folder)
+
+
 def test_an_example_is_its_picture(folder):
   image = pytest.importorskip("PIL.Image")
   test = data.source("awa2", "test", directory=folder)

@@ -40,6 +40,14 @@ from effjax.metrics.compression import (
   flips,
 )
 from effjax.metrics.counting import decisions, one_hot
+from effjax.metrics.criteria import (
+  DenseCriteria,
+  FlipArea,
+  RankCorrelation,
+  dense_criteria,
+  flip_auroc,
+  rank_correlation,
+)
 from effjax.metrics.dependence import explained, interdependence
 from effjax.metrics.directional import (
   DirectionalAmplification,
@@ -47,6 +55,7 @@ from effjax.metrics.directional import (
   directional_bias_amplification,
   mals,
 )
+from effjax.metrics.disagreement import PairChurn, baseline_churn, churn
 from effjax.metrics.gaps import Disparities, Gap, disparities, gap
 from effjax.metrics.groups import (
   GroupRates,
@@ -57,9 +66,26 @@ from effjax.metrics.groups import (
   soft_group_rates,
 )
 from effjax.metrics.intervals import Interval, seed_interval, wilson
-from effjax.metrics.disagreement import PairChurn, baseline_churn, churn
+from effjax.metrics.mitigation import (
+  OverrideCurve,
+  override,
+  override_curve,
+  random_susceptible,
+  susceptible,
+)
+from effjax.metrics.parity import (
+  ParityRule,
+  parity_decisions,
+  parity_probability,
+  parity_thresholds,
+)
 from effjax.metrics.pie import Exemplars, exemplars
 from effjax.metrics.ranking import Area, auc, auc_exact
+from effjax.metrics.rejection import (
+  SelectiveRates,
+  reject_option_classification,
+  selective_rates,
+)
 from effjax.metrics.relative_entropy import (
   Divergence,
   class_divergence,
@@ -82,11 +108,13 @@ __all__ = [
   "Area",
   "CevSde",
   "ClassSignificance",
+  "DenseCriteria",
   "DirectionalAmplification",
   "Disparities",
   "Divergence",
   "ErrorChange",
   "Exemplars",
+  "FlipArea",
   "FlipRates",
   "Flips",
   "Gap",
@@ -94,7 +122,11 @@ __all__ = [
   "Interval",
   "Mals",
   "Metric",
+  "OverrideCurve",
   "PairChurn",
+  "ParityRule",
+  "RankCorrelation",
+  "SelectiveRates",
   "Welch",
   "accuracy",
   "adjust_thresholds",
@@ -115,6 +147,7 @@ __all__ = [
   "compute",
   "conditional",
   "decisions",
+  "dense_criteria",
   "directional_bias_amplification",
   "disparities",
   "divergence",
@@ -124,6 +157,7 @@ __all__ = [
   "exemplars",
   "explained",
   "explicit_bootstrap",
+  "flip_auroc",
   "flips",
   "gap",
   "group_rates",
@@ -133,12 +167,22 @@ __all__ = [
   "intersections",
   "mals",
   "one_hot",
+  "override",
+  "override_curve",
+  "parity_decisions",
+  "parity_probability",
+  "parity_thresholds",
   "positive_rate",
+  "random_susceptible",
+  "rank_correlation",
+  "reject_option_classification",
   "reliability_curve",
   "seed_interval",
+  "selective_rates",
   "share",
   "soft_group_rates",
   "start",
+  "susceptible",
   "threshold_calibration_bias",
   "uncertainty",
   "welch",

@@ -31,6 +31,10 @@ METRICS = {
   ),
   "backdoor_amplification": metrics.backdoor_amplification(),
   "group_rates": metrics.group_rates(),
+  "selective_rates": metrics.selective_rates(0.2),
+  "dense_criteria": metrics.dense_criteria(
+    TRAIN_LABELS, TRAIN_GROUPS, min_positives=2
+  ),
 }
 METRICS["collection"] = metrics.collection(
   {name: METRICS[name] for name in ("accuracy", "group_rates")}

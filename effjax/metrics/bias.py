@@ -11,7 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from effjax.metrics import base, counting
-from effjax.metrics.groups import Confusion, confusion, no_confusion
+from effjax.metrics.groups import (
+  Confusion,
+  confusion,
+  confusion_cells,
+  no_confusion,
+)
 
 Array = jax.Array
 
@@ -148,7 +153,9 @@ def bias_amplification(
       jnp.asarray(inside),
     )
 
-  return base.Metric(no_confusion(), update, base.add, compute)
+  return base.Metric(
+    no_confusion(), update, base.add, compute, confusion_cells(threshold)
+  )
 
 
 def backdoor_amplification(*, threshold: Any = 0.0) -> base.Metric:
@@ -179,7 +186,9 @@ def backdoor_amplification(*, threshold: Any = 0.0) -> base.Metric:
     undefined = (joint.members == 0) | (state.invalid > 0)[None, :]
     return jnp.where(undefined, jnp.nan, value)
 
-  return base.Metric(no_confusion(), update, base.add, compute)
+  return base.Metric(
+    no_confusion(), update, base.add, compute, confusion_cells(threshold)
+  )
 
 
 class Joint(NamedTuple):

@@ -29,8 +29,8 @@ class Cells(NamedTuple):
       `kinds` being a tree of [P, C]. A kind may occur more than once.
     values: `(**batch) -> [N, A]` float32, or None. In place of the single
       values, `sums` [A, P, K] holds count times mean of each cell.
-    exact: Whether nothing is lost between the rows and their counts. Otherwise
-      a bootstrap moves its resamples by the value that is lost.
+    exact: Whether the state of a batch's own counts has the value of the batch.
+      Otherwise a bootstrap moves the value of its resamples by the difference.
   """
 
   size: int
@@ -55,7 +55,7 @@ def of_columns(
   Returns:
     Exact `Cells`.
   """
-  bits = np.arange(2**number)[None, :] >> np.arange(number)[::-1, None]
+  bits = np.arange(2**number) >> np.arange(number)[::-1, None]
 
   def index(**batch):
     groups, parts = columns(**batch)
@@ -69,6 +69,50 @@ def of_columns(
     return state(counts, groups, *(bits % 2 == 1))
 
   return Cells(2**number, index, from_counts)
+
+
+def of_bins(
+  bins: int,
+  place: Callable[..., Any],
+  state: Callable[..., Any],
+  *,
+  values: Callable[..., Any] | None = None,
+  exact: bool = True,
+) -> Cells:
+  """Makes cells that are the bins of a histogram for each label.
+
+  Args:
+    bins: B, the number of bins.
+    place: `(**batch) -> (bins [N, A] int32, labels [N, A], invalid [N, A])`,
+      where `invalid` rows belong to no bin.
+    state: `(counts [A, 2, B], sums [A, 2, B] or None, invalid [A]) -> state`,
+      first of the negatives, then of the positives.
+    values: As in `Cells`; 0 where invalid.
+    exact: As in `Cells`.
+
+  Returns:
+    `Cells` without kinds.
+  """
+
+  def index(**batch):
+    cells, labels, invalid = place(**batch)
+    cells = cells + jnp.where(labels, bins, 0)
+    return (), jnp.where(invalid, 2 * bins, cells)
+
+  def from_counts(counts, kinds, sums):
+    del kinds
+    whole = [None if x is None else jnp.sum(x, axis=1) for x in (counts, sums)]
+    parts = [
+      None if x is None else x[:, :-1].reshape(len(x), 2, bins) for x in whole
+    ]
+    return state(*parts, whole[0][:, -1])
+
+  return Cells(2 * bins + 1, index, from_counts, values, exact)
+
+
+def invalid(logits: Any, like: Array) -> Array:
+  """Returns where logits are NaN; nowhere if they are None."""
+  return jnp.zeros(like.shape, bool) if logits is None else jnp.isnan(logits)
 
 
 def total(counts: Array, groups: Any, chosen: Any) -> Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base, counting
+from effjax.metrics import base, cells, counting
 
 Array = jax.Array
 
@@ -56,8 +56,26 @@ def share(
     value = counting.ratio(state.count, state.total)
     return jnp.where(state.invalid > 0, jnp.nan, value)
 
+  def columns(**batch):
+    read = counting.read(batch, *needs, threshold=threshold)
+    chosen = qualifies(read)
+    return None, (chosen, cells.invalid(read.logits, chosen))
+
+  def from_counts(counts, groups, chosen, invalid):
+    return Share(
+      cells.total(counts, groups, chosen),
+      jnp.sum(counts[0]),
+      cells.total(counts, groups, invalid),
+    )
+
   zero = jnp.zeros((), jnp.int32)
-  return base.Metric(Share(zero, zero, zero), update, base.add, compute)
+  return base.Metric(
+    Share(zero, zero, zero),
+    update,
+    base.add,
+    compute,
+    cells.of_columns(2, columns, from_counts),
+  )
 
 
 def accuracy(threshold: Any = 0.0) -> base.Metric:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base, counting
+from effjax.metrics import base, cells, counting
 
 Array = jax.Array
 
@@ -109,7 +109,9 @@ def group_rates(
   def compute(state: Confusion) -> GroupRates:
     return _rates(state, zero_division)
 
-  return base.Metric(no_confusion(), update, base.add, compute)
+  return base.Metric(
+    no_confusion(), update, base.add, compute, confusion_cells(threshold)
+  )
 
 
 def soft_group_rates(
@@ -293,14 +295,34 @@ def confusion(batch: dict[str, Any], threshold: Any = 0.0) -> Confusion:
   columns = read.predictions, read.labels
   if read.weights.dtype == jnp.float32:
     # A difference of rounded sums may miss 0, and 0 decides what is defined.
-    cells = counting.tally(read.rows, left, _cells, *columns)
-    return Confusion(*cells, read.invalid)
+    sums = counting.tally(read.rows, left, _cells, *columns)
+    return Confusion(*sums, read.invalid)
   both, predicted, labelled = counting.tally(
     read.rows, left, lambda p, y: (p & y, p, y), *columns
   )
   members = counting.count(read.rows, left)[:, None]
   fp, fn = predicted - both, labelled - both
   return Confusion(both, fp, members - labelled - fp, fn, read.invalid)
+
+
+def confusion_cells(threshold: Any = 0.0) -> cells.Cells:
+  """Makes the cells of `confusion`: decision, label and NaN logit."""
+
+  def columns(**batch):
+    read = counting.read(
+      batch, "predictions", "labels", "groups", threshold=threshold
+    )
+    invalid = cells.invalid(read.logits, read.labels)
+    left = _with_everyone(read.groups)
+    return left, (read.predictions, read.labels, invalid)
+
+  def state(counts, groups, predicted, labelled, invalid):
+    return Confusion(
+      *(cells.total(counts, groups, x) for x in _cells(predicted, labelled)),
+      cells.total(counts, (), invalid),
+    )
+
+  return cells.of_columns(3, columns, state)
 
 
 def no_confusion() -> Confusion:

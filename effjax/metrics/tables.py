@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from effjax.metrics.cells import Cells
@@ -22,7 +23,7 @@ _CELLS = 2**12
 # The most columns of a product that counts the cells of drawn rows.
 _COLUMNS = 2**10
 # The most numbers of one block of resamples.
-_BLOCK = 2**22
+_BLOCK = 2**23
 # Rows that become floats at a time, so that they stay in the cache.
 _ROWS = 2**13
 
@@ -142,42 +143,59 @@ def draw_rows(
   attribute, cell = np.nonzero(counts.any(axis=1))
   if len(cell) > _COLUMNS:
     return None
-  order = np.argsort(table.kind, kind="stable")[: counts[0].sum()]
-  edges = np.cumsum([0, *counts[0].sum(axis=-1)])
-  pieces = [
-    (p, slice(i, min(i + _ROWS, edges[p + 1])))
-    for p in range(len(edges) - 1)
-    for i in range(edges[p], edges[p + 1], _ROWS)
-  ]
-  columns = [
-    table.cell[order[rows]][:, attribute] == cell.astype(np.int32)
-    for _, rows in pieces
-  ]
-  # In the order of the samples, so that models with other kinds share draws.
+  live = np.flatnonzero(table.kind < counts.shape[1])
+  order = live[np.argsort(table.kind[live], kind="stable")]
+  # Pieces of equal length, each of one kind; the gaps are never drawn.
+  sizes = counts[0].sum(axis=-1)
+  length = int(np.clip(sizes.mean(), 1, _ROWS))
+  pieces = -(-sizes // length)
+  shift = np.cumsum(pieces * length - sizes) - (pieces * length - sizes)
   place = np.empty(len(table.kind), np.int64)
-  place[order] = np.arange(len(order))
-  members = table.strata[table.kind.clip(max=len(table.strata) - 1)]
-  members = np.where(table.kind < len(table.strata), members, -1)
+  place[order] = np.arange(len(order)) + np.repeat(shift, sizes)
+  columns = np.zeros((pieces.sum() * length, len(cell)), bool)
+  for u, (a, k) in enumerate(zip(attribute, cell, strict=True)):
+    columns[place[live], u] = table.cell[live, a] == k
+  columns = jnp.asarray(columns.reshape(-1, length, len(cell)))
+  kinds = jnp.asarray(np.repeat(np.arange(len(sizes)), pieces), jnp.int32)
+  # In the order of the samples, so that models with other kinds share draws.
+  stratum = table.strata[table.kind[live]]
   strata = [
-    place[members == s] for s in range(table.strata.max(initial=-1) + 1)
+    place[live[stratum == s]] for s in range(stratum.max(initial=-1) + 1)
   ]
 
   def blocks():
-    for block in _blocks(resamples, max(len(order), counts.size)):
-      drawn = np.zeros((block, len(order)), np.float32)
+    for block in _blocks(
+      resamples, max(columns.size // len(cell), counts.size)
+    ):
+      drawn = np.zeros((block, len(kinds) * length), np.float32)
       for row in drawn:
         for rows in strata:
           chosen = generator.integers(0, len(rows), len(rows))
           row[rows] = np.bincount(chosen, minlength=len(rows))
+      found = np.asarray(_product(drawn, columns, kinds, len(sizes)))
       sums = np.zeros((block, *counts.shape), np.int32)
-      for (p, rows), column in zip(pieces, columns, strict=True):
-        # Whole numbers below 2^24: exact in float32.
-        some = np.ascontiguousarray(drawn[:, rows])
-        product = some @ column.astype(np.float32)
-        sums[:, attribute, p, cell] += product.astype(np.int32)
+      sums[:, attribute, :, cell] = found.T
       yield sums
 
   return blocks()
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _product(drawn, columns, kinds, number):
+  """Returns [P, B, U]: how often a resample has each column, by kind."""
+  pieces, length, width = columns.shape
+  drawn = drawn.reshape(len(drawn), pieces, length).swapaxes(0, 1)
+
+  def step(sums, piece):
+    times, column, kind = piece
+    # Whole numbers below 2^24: exact in float32.
+    found = jnp.matmul(
+      times, column.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
+    )
+    return sums.at[kind].add(found.astype(jnp.int32)), None
+
+  sums = jnp.zeros((number, drawn.shape[1], width), jnp.int32)
+  return jax.lax.scan(step, sums, (drawn, columns, kinds))[0]
 
 
 class LeftOut(NamedTuple):

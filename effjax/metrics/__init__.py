@@ -7,6 +7,10 @@ from effjax.metrics.base import (
   evaluate,
   start,
 )
+from effjax.metrics.base_rates import (
+  ThresholdCalibration,
+  threshold_calibration_bias,
+)
 from effjax.metrics.bias import (
   REASONS,
   Amplification,
@@ -14,9 +18,10 @@ from effjax.metrics.bias import (
   bias_amplification,
 )
 from effjax.metrics.calibration import (
+  Calibration,
+  GroupCalibration,
+  adaptive_calibration_error,
   calibration_error,
-  reliability_curve,
-  threshold_calibration_bias,
 )
 from effjax.metrics.classes import (
   CevSde,
@@ -48,7 +53,11 @@ from effjax.metrics.criteria import (
   flip_auroc,
   rank_correlation,
 )
-from effjax.metrics.dependence import explained, interdependence
+from effjax.metrics.dependence import (
+  explained,
+  interdependence,
+  mutual_information,
+)
 from effjax.metrics.directional import (
   DirectionalAmplification,
   Mals,
@@ -80,7 +89,20 @@ from effjax.metrics.parity import (
   parity_thresholds,
 )
 from effjax.metrics.pie import Exemplars, exemplars
-from effjax.metrics.ranking import Area, auc, auc_exact
+from effjax.metrics.precision import (
+  LabelTable,
+  average_precision,
+  label_table,
+  precision_at_recall,
+)
+from effjax.metrics.ranking import (
+  Area,
+  GroupAreas,
+  auc,
+  auc_exact,
+  group_auc,
+  group_auc_exact,
+)
 from effjax.metrics.rejection import (
   SelectiveRates,
   reject_option_classification,
@@ -91,7 +113,17 @@ from effjax.metrics.relative_entropy import (
   class_divergence,
   divergence,
 )
+from effjax.metrics.reliability import Curve, reliability_curve
 from effjax.metrics.resampling import bootstrap, explicit_bootstrap
+from effjax.metrics.scaling import scale_temperature, temperature
+from effjax.metrics.scoring import (
+  Brier,
+  brier_score,
+  entropy,
+  mean,
+  negative_log_likelihood,
+  softmax_entropy,
+)
 from effjax.metrics.significance import (
   CORRECTIONS,
   Welch,
@@ -106,8 +138,11 @@ __all__ = [
   "REASONS",
   "Amplification",
   "Area",
+  "Brier",
+  "Calibration",
   "CevSde",
   "ClassSignificance",
+  "Curve",
   "DenseCriteria",
   "DirectionalAmplification",
   "Disparities",
@@ -118,8 +153,11 @@ __all__ = [
   "FlipRates",
   "Flips",
   "Gap",
+  "GroupAreas",
+  "GroupCalibration",
   "GroupRates",
   "Interval",
+  "LabelTable",
   "Mals",
   "Metric",
   "OverrideCurve",
@@ -127,16 +165,20 @@ __all__ = [
   "ParityRule",
   "RankCorrelation",
   "SelectiveRates",
+  "ThresholdCalibration",
   "Welch",
   "accuracy",
+  "adaptive_calibration_error",
   "adjust_thresholds",
   "auc",
   "auc_exact",
+  "average_precision",
   "backdoor_amplification",
   "baseline_churn",
   "benjamini_hochberg",
   "bias_amplification",
   "bootstrap",
+  "brier_score",
   "calibration_error",
   "cev_sde",
   "cev_sde_of_rates",
@@ -151,6 +193,7 @@ __all__ = [
   "directional_bias_amplification",
   "disparities",
   "divergence",
+  "entropy",
   "error_change",
   "evaluate",
   "excess_error",
@@ -160,12 +203,18 @@ __all__ = [
   "flip_auroc",
   "flips",
   "gap",
+  "group_auc",
+  "group_auc_exact",
   "group_rates",
   "holm",
   "interdependence",
   "intersection_names",
   "intersections",
+  "label_table",
   "mals",
+  "mean",
+  "mutual_information",
+  "negative_log_likelihood",
   "one_hot",
   "override",
   "override_curve",
@@ -173,16 +222,20 @@ __all__ = [
   "parity_probability",
   "parity_thresholds",
   "positive_rate",
+  "precision_at_recall",
   "random_susceptible",
   "rank_correlation",
   "reject_option_classification",
   "reliability_curve",
+  "scale_temperature",
   "seed_interval",
   "selective_rates",
   "share",
   "soft_group_rates",
+  "softmax_entropy",
   "start",
   "susceptible",
+  "temperature",
   "threshold_calibration_bias",
   "uncertainty",
   "welch",

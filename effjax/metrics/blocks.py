@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 # Temporary arrays of whole batches cost more in page faults than their
@@ -25,7 +26,6 @@ def fold(
   Returns:
     The final state; `state` itself where N is 0.
 
-  >>> import jax.numpy as jnp
   >>> ones = jnp.ones(10)
   >>> float(fold(lambda total, x: total + x.sum(), jnp.zeros(()), ones, rows=4))
   10.0
@@ -42,3 +42,22 @@ def fold(
   if size % rows:
     state = add(state, *(x[whole * rows :] for x in arrays))
   return state
+
+
+def each_group(
+  measure: Callable[[Array], Any], weights: Array, groups: Array
+) -> Any:
+  """Applies a function of the weights to every group and to all rows.
+
+  Args:
+    measure: From weights [N] to a tree of arrays.
+    weights: [N].
+    groups: [N, G] bool.
+
+  Returns:
+    The tree with a leading axis G + 1; the last entry is that of all rows.
+  """
+  inside = jnp.where(
+    groups.T, weights[None, :], jnp.zeros_like(weights[None, :])
+  )
+  return jax.lax.map(measure, jnp.concatenate([inside, weights[None, :]]))

@@ -1,241 +1,237 @@
-"""Do probabilities and rates mean what they say?"""
+"""Do probabilities mean what they say?"""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from effjax.metrics import base, counting
+from effjax.metrics import base, blocks, counting, reliability
 
 Array = jax.Array
 _NORMS = ("l1", "l2", "max")
+_OUTCOMES = {
+  "binary": reliability.positive_class,
+  "classwise": reliability.every_class,
+  "top_class": reliability.top_class,
+}
 
 
-class Reliability(NamedTuple):
-  """What falls into each bin of probability; the last column holds p = 1.
-
-  Attributes:
-    count: [A, B + 1], the number of samples.
-    positives: [A, B + 1], those with a positive label.
-    offset: [A, B + 1] float32, the sum of p minus the middle of the bin. It
-      stays near 0, where a float32 sum of p itself would lose digits.
-    invalid: [A] or [], the number of NaN logits.
-  """
-
-  count: Array
-  positives: Array
-  offset: Array
-  invalid: Array
-
-
-class Curve(NamedTuple):
-  """A reliability diagram.
+class Calibration(NamedTuple):
+  """A calibration error with what it rests on.
 
   Attributes:
-    confidence: [A, B], the mean probability in a bin, NaN if empty.
-    frequency: [A, B], the share of positive labels in a bin, NaN if empty.
-    count: [A, B], the number of samples in a bin.
+    value: [A], NaN without samples.
+    support: [A], the number of samples.
   """
 
-  confidence: Array
-  frequency: Array
-  count: Array
+  value: Array
+  support: Array
+
+
+class GroupCalibration(NamedTuple):
+  """Calibration errors of groups with what they rest on.
+
+  Attributes:
+    value: [G, A], NaN where the group has no samples.
+    support: [G, A], the number of samples.
+    gap: [A], the largest minus the smallest value of the estimable groups; NaN
+      where fewer than two are.
+    estimable: [A], the number of groups whose value is not NaN.
+    overall: [A], the error of all samples together.
+  """
+
+  value: Array
+  support: Array
+  gap: Array
+  estimable: Array
+  overall: Array
 
 
 def calibration_error(
-  bins: int = 10, norm: str = "l1", *, convention: str = "exact"
+  bins: int = 10,
+  norm: str = "l1",
+  *,
+  confidence: str = "binary",
+  by_group: bool = False,
+  details: bool = False,
+  convention: str = "exact",
 ) -> base.Metric:
-  """Makes the calibration error of the positive-class probability.
+  """Makes the calibration error of probabilities in equal-width bins.
 
-  With equal-width bins b of p = sigmoid(z), shares w_b = n_b / n and
-  distances d_b = abs(mean p - mean y): l1 = sum w_b d_b (ECE), l2 =
-  sqrt(sum w_b d_b^2) (RMS), max = max d_b (MCE) over the bins in use.
-  Naeini et al., "Obtaining Well Calibrated Probabilities" (AAAI 2015).
+  With bins b of probability p, shares w_b = n_b / n and distances d_b =
+  abs(mean p - mean y): l1 = sum w_b d_b (ECE), l2 = sqrt(sum w_b d_b^2) (RMS),
+  max = max d_b (MCE) over the bins in use. Naeini et al., "Obtaining Well
+  Calibrated Probabilities" (AAAI 2015); classwise: Kull et al., "Beyond
+  Temperature Scaling" (NeurIPS 2019).
 
   Args:
     bins: The number of bins.
     norm: "l1", "l2" or "max".
+    confidence: "binary": p = sigmoid(z) of each attribute. For one-hot labels
+      of A classes: "classwise", p = softmax(z), an error for each class; or
+      "top_class", the largest p against "is this class right?", where [A] is
+      [1] in what follows.
+    by_group: Return the errors within each group.
+    details: Return a `Calibration`, or a `GroupCalibration` with the gap.
     convention: A probability of exactly 1 belongs to the last bin under
       "exact" and to a bin of its own under "reference".
 
   Returns:
-    A metric of (logits, labels) with value [A], NaN without samples or with a
-    NaN logit. Its state is a `Reliability`; see `reliability_curve`.
+    A metric of (logits, labels, and groups if `by_group`) with value [A], or
+    [G, A]; NaN without samples or with a NaN logit. Its state is a
+    `Reliability` (by group, the last row is that of all samples); see
+    `reliability_curve`.
 
   Raises:
-    ValueError: If `bins` is below 1 or `norm` is none of the three.
+    ValueError: If `bins` is below 1, or `norm` or `confidence` is unknown.
   """
   counting.check_convention(convention)
+  _check(bins, norm)
+  if confidence not in _OUTCOMES:
+    raise ValueError(
+      f"confidence must be one of {', '.join(_OUTCOMES)}, got {confidence!r}."
+    )
+  outcomes = _OUTCOMES[confidence]
+
+  def update(state: reliability.Reliability, **batch):
+    needs = ("logits", "labels") + ("groups",) * by_group
+    read = counting.read(batch, *needs)
+
+    def inside(weights):
+      new, _ = reliability.measure(
+        outcomes, read.logits, read.labels, weights, bins
+      )
+      return new
+
+    if not by_group:
+      return base.add(state, inside(read.weights))
+    new = blocks.each_group(inside, read.weights, read.groups)
+    return base.add(state, new)
+
+  def compute(state: reliability.Reliability) -> Any:
+    if not state.count.ndim:
+      value, support = jnp.full((), jnp.nan), state.count
+    else:
+      support = jnp.sum(state.count, axis=-1)
+      value = _error(state, bins, norm, convention)
+      if by_group:
+        invalid = jnp.broadcast_to(state.invalid[-1:] > 0, value.shape)
+        value = jnp.where(invalid, jnp.nan, value)
+    if not by_group:
+      return Calibration(value, support) if details else value
+    overall = value
+    if value.ndim:
+      overall, value, support = value[-1], value[:-1], support[:-1]
+    return _by_group(value, support, overall) if details else value
+
+  return base.Metric(reliability.empty(), update, base.add, compute)
+
+
+def adaptive_calibration_error(
+  probabilities: Any, labels: Any, bins: int = 10, norm: str = "l1"
+) -> Array:
+  """Returns the calibration error in bins of equal mass.
+
+  In ascending order of probability, sample i of N belongs to bin floor(i B /
+  N). Samples of equal probability all belong to the bin of the first of them,
+  so the value does not depend on the order of the rows; a bin may be empty.
+  Nguyen and O'Connor, "Posterior calibration and exploratory analysis for
+  natural language processing models" (EMNLP 2015).
+
+  Args:
+    probabilities: [N] or [N, A].
+    labels: Like `probabilities`, bool.
+    bins: The number of bins B.
+    norm: "l1", "l2" or "max", as in `calibration_error`.
+
+  Returns:
+    [] or [A] float32, NaN without samples or with a NaN probability.
+
+  Raises:
+    ValueError: If the shapes differ, or `bins` or `norm` is unusable.
+
+  >>> import numpy as np
+  >>> p = np.array([0.1, 0.2, 0.7, 0.9], np.float32)
+  >>> float(adaptive_calibration_error(p, p > 0.5, bins=2).round(3))
+  0.175
+  """
+  _check(bins, norm)
+  p, y = jnp.asarray(probabilities), counting.positive(jnp.asarray(labels))
+  if p.shape != y.shape or p.ndim not in (1, 2):
+    raise ValueError(
+      "probabilities and labels must both have shape [N] or [N, A], got"
+      f" {list(p.shape)} and {list(y.shape)}."
+    )
+  function = lambda p, y: _adaptive(p, y, bins, norm)
+  if p.ndim == 1:
+    return function(p, y)
+  return jax.lax.map(lambda pair: function(*pair), (p.T, y.T))
+
+
+def _adaptive(p: Array, y: Array, bins: int, norm: str) -> Array:
+  size = p.shape[0]
+  if not size:
+    return jnp.full((), jnp.nan)
+  p, y = jax.lax.sort((p.astype(jnp.float32) + 0, y), num_keys=1)
+  starts = jnp.concatenate([jnp.ones(1, bool), p[1:] != p[:-1]])
+  order = jnp.arange(size, dtype=jnp.int32)
+  first = jax.lax.cummax(jnp.where(starts, order, 0))
+  # Sample i enters bin b at the least i with i B >= b N, in whole numbers.
+  edges = [-(-b * size // bins) for b in range(1, bins)]
+  index = jnp.searchsorted(jnp.asarray(edges, jnp.int32), first, side="right")
+
+  gaps = p - y.astype(jnp.float32)
+
+  def inside(b):
+    gap = counting.long_sum(jnp.where(index == b, gaps, 0.0))
+    return jnp.sum(index == b, dtype=jnp.int32), jnp.abs(gap)
+
+  count, gap = jax.lax.map(inside, jnp.arange(bins, dtype=index.dtype))
+  value = _combine(count.astype(jnp.float32), gap, norm)
+  return jnp.where(jnp.isnan(p[-1]), jnp.nan, value)
+
+
+def _check(bins: int, norm: str) -> None:
   if bins < 1:
     raise ValueError(f"bins must be at least 1, got {bins}.")
   if norm not in _NORMS:
     raise ValueError(f"norm must be one of {', '.join(_NORMS)}, got {norm!r}.")
 
-  def compute(state: Reliability) -> Array:
-    if not state.count.ndim:
-      return jnp.full((), jnp.nan)
-    if convention == "exact":
-      state = _close(state)
-    count = state.count.astype(jnp.float32)
-    gap = jnp.abs(
-      count * _middles(bins, state.count.shape[1])
-      - state.positives.astype(jnp.float32)
-      + state.offset
-    )
-    distance = jnp.where(count > 0, gap / jnp.maximum(count, 1e-30), 0.0)
-    total = jnp.sum(count, axis=1)
-    if norm == "l1":
-      value = jnp.sum(gap, axis=1) / total
-    elif norm == "l2":
-      value = jnp.sqrt(jnp.sum(gap * distance, axis=1) / total)
-    else:
-      value = jnp.max(distance, axis=1)
-    usable = (total > 0) & (state.invalid == 0)
-    return jnp.where(usable, value, jnp.nan)
 
-  zero = jnp.zeros((), jnp.int32)
-  empty = Reliability(zero, zero, jnp.zeros((), jnp.float32), zero)
-  return base.Metric(empty, _update(bins), base.add, compute)
-
-
-def reliability_curve(state: Reliability) -> Curve:
-  """Returns the reliability diagram of a state of `calibration_error`.
-
-  Args:
-    state: The state after at least one batch.
-
-  Returns:
-    A `Curve` over the B bins; p = 1 counts into the last.
-  """
-  bins = state.count.shape[1] - 1
-  state = _close(state)
-  mean = counting.ratio(state.offset, state.count) + _middles(bins, bins)
-  frequency = counting.ratio(state.positives, state.count)
-  return Curve(mean, frequency, state.count)
-
-
-class Rates(NamedTuple):
-  """Predicted and labelled positives per attribute.
-
-  Attributes:
-    predicted: [A], the number of positive decisions.
-    labelled: [A], the number of positive labels.
-    total: [], the number of samples.
-    invalid: [A] or [], the number of NaN logits.
-  """
-
-  predicted: Array
-  labelled: Array
-  total: Array
-  invalid: Array
-
-
-def threshold_calibration_bias(
-  train_labels: Any, *, threshold: Any = 0.0, convention: str = "exact"
-) -> base.Metric:
-  """Makes the ratio of predicted to labelled rate of the rarer value.
-
-  The rarer value of an attribute is "negative" where more than half of the
-  training labels are positive, and "positive" elsewhere. 1 is calibrated; below
-  1 the rarer value is predicted too rarely.
-  Iofinova, Peste, Alistarh, "Bias in Pruned Vision Models" (CVPR 2023); the
-  published code calls it `rare_val_underpredict`.
-
-  Args:
-    train_labels: [M, A] bool, concrete.
-    threshold: Scalar or [A]; not used where the batch holds predictions.
-    convention: What an attribute gets whose rarer value is absent from the
-      labels: NaN under "exact", x/0 (infinite, or NaN for 0/0) under
-      "reference".
-
-  Returns:
-    A metric of (predictions or logits, labels) with value [A]. Its state, a
-    `Rates`, holds the supports.
-  """
-  counting.check_convention(convention)
-  train = np.asarray(train_labels)
-  if train.ndim != 2:
-    raise ValueError(
-      f"train_labels must have shape [M, A], got {list(train.shape)}."
-    )
-  negative_is_rare = 2 * np.sum(train > 0, axis=0) > train.shape[0]
-
-  def update(state: Rates, **batch) -> Rates:
-    read = counting.read(batch, "predictions", "labels", threshold=threshold)
-    if read.labels.shape[1] != train.shape[1]:
-      raise ValueError(
-        f"labels {list(read.labels.shape)} and train_labels"
-        f" {list(train.shape)} disagree in the number of attributes."
-      )
-    new = Rates(
-      counting.count(read.weights, read.predictions),
-      counting.count(read.weights, read.labels),
-      jnp.sum(read.weights),
-      read.invalid,
-    )
-    return base.add(state, new)
-
-  def compute(state: Rates) -> Array:
-    predicted, labelled = (
-      jnp.where(negative_is_rare, state.total - x, x)
-      for x in (state.predicted, state.labelled)
-    )
-    value = counting.ratio(predicted, labelled)
-    if convention == "exact":
-      value = jnp.where(labelled > 0, value, jnp.nan)
-    return jnp.where(state.invalid > 0, jnp.nan, value)
-
-  zero = jnp.zeros((), jnp.int32)
-  return base.Metric(Rates(zero, zero, zero, zero), update, base.add, compute)
-
-
-def _update(bins: int):
-  def update(state: Reliability, **batch) -> Reliability:
-    read = counting.read(batch, "logits", "labels")
-    attributes = read.logits.shape[1]
-    live = (read.weights != 0)[:, None] & ~jnp.isnan(read.logits)
-    probability = jnp.where(live, jax.nn.sigmoid(read.logits), 0.0)
-    index = jnp.floor(probability * bins)
-    middle = jnp.where(probability == 1.0, 1.0, (index + 0.5) / bins)
-    column = jnp.arange(attributes, dtype=jnp.int32)[None, :]
-    cell = 2 * column + read.labels.astype(jnp.int32)
-    cell = cell * (bins + 1) + index.astype(jnp.int32)
-    weights = jnp.broadcast_to(read.weights[:, None], cell.shape)
-
-    def total(values):
-      sums = jnp.zeros(attributes * 2 * (bins + 1), values.dtype)
-      sums = sums.at[cell].add(values, mode="promise_in_bounds")
-      return sums.reshape(attributes, 2, bins + 1)
-
-    count = total(weights)
-    offset = total((probability - middle) * weights.astype(jnp.float32))
-    new = Reliability(
-      count.sum(axis=1), count[:, 1], offset.sum(axis=1), read.invalid
-    )
-    return base.add(state, new)
-
-  return update
-
-
-def _middles(bins: int, width: int) -> Array:
-  """Returns the [1, width] middles of the bins; that of p = 1 is 1."""
-  middles = (np.arange(bins) + 0.5) / bins
-  return jnp.asarray([*middles, 1.0][:width], jnp.float32)[None, :]
-
-
-def _close(state: Reliability) -> Reliability:
-  """Adds the samples with p = 1 to the last bin."""
-  bins = state.count.shape[1] - 1
-  # Their offset is counted from 1, the bin's from its own middle.
-  shift = state.count[:, -1].astype(jnp.float32) * (0.5 / bins)
-
-  def fold(x, extra):
-    return x[:, :-1].at[:, -1].add(extra)
-
-  return Reliability(
-    fold(state.count, state.count[:, -1]),
-    fold(state.positives, state.positives[:, -1]),
-    fold(state.offset, state.offset[:, -1] + shift),
-    state.invalid,
+def _error(
+  state: reliability.Reliability, bins: int, norm: str, convention: str
+) -> Array:
+  """Returns the error from the counts, over the last axis."""
+  if convention == "exact":
+    state = reliability.close(state)
+  count = state.count.astype(jnp.float32)
+  gap = jnp.abs(
+    count * reliability.middles(bins, count.shape)
+    - state.positives.astype(jnp.float32)
+    + state.offset
   )
+  return jnp.where(state.invalid == 0, _combine(count, gap, norm), jnp.nan)
+
+
+def _combine(count: Array, gap: Array, norm: str) -> Array:
+  """Returns the norm of distances gap / count; NaN where all counts are 0."""
+  distance = jnp.where(count > 0, gap / jnp.maximum(count, 1e-30), 0.0)
+  total = jnp.sum(count, axis=-1)
+  if norm == "l1":
+    value = jnp.sum(gap, axis=-1) / total
+  elif norm == "l2":
+    value = jnp.sqrt(jnp.sum(gap * distance, axis=-1) / total)
+  else:
+    value = jnp.max(distance, axis=-1)
+  return jnp.where(total > 0, value, jnp.nan)
+
+
+def _by_group(value: Array, support: Array, overall: Array) -> GroupCalibration:
+  if not value.ndim:
+    return GroupCalibration(value, support, value, support, overall)
+  defined = ~jnp.isnan(value)
+  estimable = jnp.sum(defined, axis=0, dtype=jnp.int32)
+  largest = jnp.max(jnp.where(defined, value, -jnp.inf), axis=0)
+  smallest = jnp.min(jnp.where(defined, value, jnp.inf), axis=0)
+  gap = jnp.where(estimable > 1, largest - smallest, jnp.nan)
+  return GroupCalibration(value, support, gap, estimable, overall)

@@ -29,7 +29,7 @@ class Histogram(NamedTuple):
   """How often positives and negatives fall into each bin of scores.
 
   Attributes:
-    negatives: [A, B]; of `group_auc` [G + 1, A, B], first that of all rows.
+    negatives: [A, B]; of `group_auc` [G + 1, A, B], last that of all rows.
     positives: Likewise.
     invalid: [A] or [G + 1, A], the number of NaN scores.
   """
@@ -127,22 +127,23 @@ def group_auc(bins: int = 4096, *, details: bool = False) -> base.Metric:
 
   def update(state: Histogram, **batch) -> Histogram:
     read = counting.read(batch, "logits", "labels", "groups")
-    everyone = jnp.ones_like(read.groups[:, :1])
-    columns = jnp.concatenate([everyone, read.groups], axis=1).T
 
-    def inside(column):
-      weights = jnp.where(column, read.weights, jnp.zeros_like(read.weights))
+    def inside(weights):
       return _histogram(read.logits, read.labels, weights, bins)
 
-    return base.add(state, jax.lax.map(inside, columns))
+    new = blocks.each_group(inside, read.weights, read.groups)
+    return base.add(state, new)
 
   def compute(state: Histogram) -> Any:
     invalid = state.invalid
     pair = (state.negatives, state.positives)
     outside = pair
     if invalid.ndim:
-      pair, outside = (x[1:] for x in pair), (x[:1] - x[1:] for x in pair)
-      invalid = jnp.broadcast_to(invalid[:1], invalid[1:].shape)
+      pair, outside = (
+        tuple(x[:-1] for x in pair),
+        tuple(x[-1:] - x[:-1] for x in pair),
+      )
+      invalid = jnp.broadcast_to(invalid[-1:], invalid[:-1].shape)
     (negatives, positives), (others, rivals) = pair, outside
     areas = GroupAreas(
       subgroup=_area(Histogram(negatives, positives, invalid)),

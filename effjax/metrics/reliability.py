@@ -1,0 +1,177 @@
+"""Probabilities and labels in equal-width bins: what calibration rests on."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from effjax.metrics import blocks, counting
+
+Array = jax.Array
+
+
+class Reliability(NamedTuple):
+  """What falls into each bin of probability; the last column holds p = 1.
+
+  Attributes:
+    count: [..., A, B + 1], the number of samples.
+    positives: [..., A, B + 1], those with a positive label.
+    offset: [..., A, B + 1] float32, the sum of p minus the middle of the bin.
+      It stays near 0, where a float32 sum of p itself would lose digits.
+    invalid: [..., A] or [], the number of NaN probabilities.
+  """
+
+  count: Array
+  positives: Array
+  offset: Array
+  invalid: Array
+
+
+class Spread(NamedTuple):
+  """Second moments within the bins of a `Reliability`.
+
+  Attributes:
+    square: [A, B + 1] float32, the sum of squared offsets.
+    product: [A, B + 1] float32, the sum of offsets of positive labels.
+  """
+
+  square: Array
+  product: Array
+
+
+class Curve(NamedTuple):
+  """A reliability diagram.
+
+  Attributes:
+    confidence: [..., A, B], the mean probability in a bin, NaN if empty.
+    frequency: [..., A, B], the share of positive labels in a bin, NaN if
+      empty.
+    count: [..., A, B], the number of samples in a bin.
+  """
+
+  confidence: Array
+  frequency: Array
+  count: Array
+
+
+def positive_class(logits: Array, labels: Array) -> tuple[Array, Array]:
+  """Returns the probability of the positive label, and the label."""
+  return jax.nn.sigmoid(logits), labels
+
+
+def every_class(logits: Array, labels: Array) -> tuple[Array, Array]:
+  """Returns the softmax probability of each class, and whether it is right."""
+  return jax.nn.softmax(logits, axis=1), labels
+
+
+def top_class(logits: Array, labels: Array) -> tuple[Array, Array]:
+  """Returns the largest softmax probability, [N, 1], and whether it is right.
+
+  Among equal logits the first class is the top.
+  """
+  top = jnp.argmax(logits, axis=1)[:, None]
+  return tuple(
+    jnp.take_along_axis(x, top, axis=1) for x in every_class(logits, labels)
+  )
+
+
+def measure(
+  outcomes, logits: Array, labels: Array, weights: Array, bins: int
+) -> tuple[Reliability, Spread]:
+  """Sorts the rows of a batch into bins.
+
+  Args:
+    outcomes: One of the three functions above.
+    logits: [N, A] float32.
+    labels: [N, A] bool.
+    weights: [N].
+    bins: The number of bins B.
+
+  Returns:
+    A `Reliability` and a `Spread`, whose cost is nothing where it is unused.
+  """
+  columns = jax.eval_shape(outcomes, logits, labels)[0].shape[1]
+  # The bins of negatives, those of positives, and a cell for NaN.
+  width = 2 * (bins + 1) + 1
+  start = width * jnp.arange(columns, dtype=jnp.int32)[None, :]
+
+  def add(sums, logits, labels, weights):
+    probability, labels = outcomes(logits, labels)
+    invalid = jnp.isnan(probability)
+    probability = jnp.where(invalid, 0.0, probability)
+    index = jnp.floor(probability * bins)
+    middle = jnp.where(probability == 1.0, 1.0, (index + 0.5) / bins)
+    cell = index.astype(jnp.int32) + jnp.where(labels, bins + 1, 0)
+    cell = start + jnp.where(invalid, width - 1, cell)
+    rows = (weights != 0).astype(weights.dtype)
+    amount = jnp.where(invalid, rows[:, None], weights[:, None])
+    offset = probability - middle
+    offsets = offset * amount.astype(jnp.float32)
+    new = (amount, offsets, offset * offsets)
+    return tuple(
+      x.at[cell].add(y, mode="promise_in_bounds")
+      for x, y in zip(sums, new, strict=True)
+    )
+
+  shape = columns * width
+  sums = (jnp.zeros(shape, weights.dtype), jnp.zeros(shape), jnp.zeros(shape))
+  sums = blocks.fold(add, sums, logits, labels, weights)
+  count, offset, square = (x.reshape(columns, width) for x in sums)
+  negatives, positives = slice(0, bins + 1), slice(bins + 1, -1)
+
+  def both(x):
+    return x[:, negatives] + x[:, positives]
+
+  return Reliability(
+    both(count),
+    count[:, positives],
+    both(offset),
+    count[:, -1].astype(jnp.int32),
+  ), Spread(both(square), offset[:, positives])
+
+
+def empty() -> Reliability:
+  """Returns the state of no samples."""
+  zero = jnp.zeros((), jnp.int32)
+  return Reliability(zero, zero, jnp.zeros((), jnp.float32), zero)
+
+
+def reliability_curve(state: Reliability) -> Curve:
+  """Returns the reliability diagram of a state of `calibration_error`.
+
+  Args:
+    state: The state after at least one batch.
+
+  Returns:
+    A `Curve` over the B bins; p = 1 counts into the last.
+  """
+  bins = state.count.shape[-1] - 1
+  state = close(state)
+  mean = counting.ratio(state.offset, state.count)
+  mean = mean + middles(bins, mean.shape)
+  frequency = counting.ratio(state.positives, state.count)
+  return Curve(mean, frequency, state.count)
+
+
+def middles(bins: int, shape: tuple[int, ...]) -> Array:
+  """Returns the middles of the bins in the last axis; that of p = 1 is 1."""
+  middle = [*((np.arange(bins) + 0.5) / bins), 1.0]
+  return jnp.broadcast_to(jnp.asarray(middle[: shape[-1]], jnp.float32), shape)
+
+
+def close(state: Reliability) -> Reliability:
+  """Adds the samples with p = 1 to the last bin."""
+  bins = state.count.shape[-1] - 1
+  # Their offset is counted from 1, the bin's from its own middle.
+  shift = state.count[..., -1].astype(jnp.float32) * (0.5 / bins)
+
+  def fold(x, extra):
+    return x[..., :-1].at[..., -1].add(extra)
+
+  return Reliability(
+    fold(state.count, state.count[..., -1]),
+    fold(state.positives, state.positives[..., -1]),
+    fold(state.offset, state.offset[..., -1] + shift),
+    state.invalid,
+  )

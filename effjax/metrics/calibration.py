@@ -152,7 +152,7 @@ def adaptive_calibration_error(
 
   >>> import numpy as np
   >>> p = np.array([0.1, 0.2, 0.7, 0.9], np.float32)
-  >>> float(adaptive_calibration_error(p, p > 0.5, bins=2).round(3))
+  >>> round(float(adaptive_calibration_error(p, p > 0.5, bins=2)), 4)
   0.175
   """
   _check(bins, norm)

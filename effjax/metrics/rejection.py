@@ -128,12 +128,15 @@ def selective_rates(cut: float = 0.4, *, threshold: Any = 0.0) -> base.Metric:
     )
     answered = jnp.abs(read.logits) >= edge
     right = answered & (read.predictions == read.labels)
-    both = counting.cooccurrence(
-      read.weights, read.groups, jnp.concatenate([right, answered], axis=1)
+    right, answered = jnp.split(
+      counting.cooccurrence(
+        read.weights, read.groups, jnp.concatenate([right, answered], axis=1)
+      ),
+      2,
+      axis=1,
     )
     members = counting.count(read.weights, read.groups)
-    new = Answers(*jnp.split(both, 2, axis=1), members, read.invalid)
-    return base.add(state, new)
+    return base.add(state, Answers(right, answered, members, read.invalid))
 
   def compute(state: Answers) -> SelectiveRates:
     members = state.members[..., None] if state.members.ndim else state.members

@@ -5,6 +5,7 @@ do so is measured against what pruning then did.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -143,12 +144,13 @@ def rank_correlation(
     )
   if permutations < 1:
     raise ValueError(f"permutations must be at least 1, got {permutations}.")
-  leading, width = gain.shape[:-1], gain.shape[-1]
+  leading = gain.shape[:-1]
+  rows = (math.prod(leading), gain.shape[-1])
   found = _rank_correlations(
     permutations,
     key,
-    jnp.broadcast_to(criterion, gain.shape).reshape(-1, width),
-    gain.reshape(-1, width),
+    jnp.broadcast_to(criterion, gain.shape).reshape(rows),
+    gain.reshape(rows),
   )
   return RankCorrelation(*(x.reshape(leading) for x in found))
 

@@ -50,12 +50,12 @@ def test_infinities_and_zeros_are_ranked():
   )
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5, 1000])
+@pytest.mark.parametrize("rows", [0, 1, 2, 1000])
 def test_perfect_order_is_exactly_one(rows):
   x = np.random.default_rng(2).permutation(rows).astype(np.float32)
-  expected = np.nan if rows == 1 else 1.0
+  expected = np.nan if rows < 2 else 1.0
   for sign in (1, -1):
-    value = metrics.rank_correlation(None, x, sign * np.exp(x / rows)).value
+    value = metrics.rank_correlation(None, x, sign * np.exp(x / 1000)).value
     np.testing.assert_array_equal(value, sign * expected)
 
 

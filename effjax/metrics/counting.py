@@ -1,6 +1,7 @@
 """Reads the named arrays of a batch and counts rows exactly."""
 
 import math
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -310,22 +311,25 @@ def _products(weights: Array, left: Array, right: Array) -> Array:
   """
   factor = jnp.where(left, weights.astype(jnp.float32)[:, None], 0.0)
   sums = jnp.matmul(
-    factor.T, right.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
+    factor.T,
+    right.astype(jnp.float32),
+    precision=jax.lax.Precision.HIGHEST,
+    out_sharding=jax.P(None, None) if _is_sharded(right) else None,
   )
   return sums if weights.dtype == jnp.float32 else sums.astype(weights.dtype)
 
 
 def _pack(columns: Array) -> Array:
-  """Packs [N, Q] bool into bytes [_BYTES, N / 8 / _BYTES, Q] of 8 rows.
+  """Packs [N, Q] bool into bytes [_BYTES, M, Q] of 8 rows.
 
-  Bit k of a byte is row k N/8 further down, so that all operands are contiguous
-  and the compiler can use whole vectors whatever Q is.
+  Bit k of byte [b, m] is row (8 b + k) M + m: all operands are contiguous, so
+  that the compiler can use whole vectors whatever Q is.
   """
-  slices = columns.reshape(_BYTES, 8, -1, columns.shape[1]).astype(jnp.uint8)
-  packed = slices[:, 0]
-  for bit in range(1, 8):
-    packed = packed | (slices[:, bit] << jnp.uint8(bit))
-  return packed
+  rows, width = columns.shape
+  slices = columns.reshape(_BYTES, 8, rows // (8 * _BYTES), width)
+  slices = slices.astype(jnp.uint8)
+  bits = (slices[:, bit] << jnp.uint8(bit) for bit in range(8))
+  return functools.reduce(jnp.bitwise_or, bits)
 
 
 @jax.jit
@@ -339,10 +343,7 @@ def _common_bits(left: Array, right: Array) -> Array:
 
 
 def _is_sharded(x: Array) -> bool:
-  """Whether the type of an array says that its rows are on several devices.
-
-  There a product needs one sum over devices, packing would move the rows.
-  """
+  """Whether the type of an array says that its rows are on several devices."""
   return any(axis is not None for axis in jax.typeof(x).sharding.spec[:1])
 
 

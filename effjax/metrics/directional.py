@@ -11,7 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from effjax.metrics import base, bias, counting
-from effjax.metrics.groups import Confusion, confusion, no_confusion
+from effjax.metrics.groups import (
+  Confusion,
+  confusion,
+  confusion_cells,
+  no_confusion,
+)
 
 Array = jax.Array
 
@@ -266,12 +271,16 @@ def mals(
     if convention == "reference":
       number = jnp.full((), defined.shape[0], jnp.int32)
     value = counting.ratio(jnp.sum(jnp.where(defined, pairs, 0.0)), number)
-    value = jnp.where(jnp.any(state.invalid > 0), jnp.nan, value)
+    samples = state.tp + state.fp + state.tn + state.fn
+    undefined = jnp.any(state.invalid > 0) | ~jnp.any(samples)
+    value = jnp.where(undefined, jnp.nan, value)
     if not details:
       return value
     return Mals(value, pairs, stereotyped, estimable)
 
-  return base.Metric(no_confusion(), update, base.add, compute)
+  return base.Metric(
+    no_confusion(), update, base.add, compute, confusion_cells(threshold)
+  )
 
 
 def _spread(state: Any, shape: tuple[int, int]) -> Any:

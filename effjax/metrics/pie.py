@@ -59,7 +59,10 @@ def exemplars(
   Modal labels: Hooker et al., "What Do Compressed Deep Neural Networks Forget?"
   (2019). Disagreement of all: Blakeney et al., "Simon Says" (2021). The null is
   ours: a pruned model agrees with the dense mode as often as a dense model
-  does, at the rate q that Laplace's rule gives it.
+  does, at the rate q that Laplace's rule gives it. That q is an estimate
+  is left out of account, which makes p-values too small unless L is small
+  beside K: of two populations of 20 without any difference (and evenly spread
+  rates), 8 % of the samples have p <= 0.05.
 
   Args:
     dense: [K, N] or [K, N, A] class ids or bool, of K dense models.

@@ -86,12 +86,18 @@ def class_divergence(
   Raises:
     ValueError: If the shapes disagree.
   """
-  batch = {
-    "logits": logits,
-    "reference_logits": reference_logits,
-    "groups": groups,
-    "weights": weights,
-  }
+  return _class_divergence(
+    {
+      "logits": logits,
+      "reference_logits": reference_logits,
+      "groups": groups,
+      "weights": weights,
+    }
+  )
+
+
+@jax.jit
+def _class_divergence(batch: dict[str, Any]) -> Divergence:
   read = counting.read(batch, "logits", "reference_logits", "groups")
   dense = jax.nn.log_softmax(read.reference_logits)
   pruned = jax.nn.log_softmax(read.logits)

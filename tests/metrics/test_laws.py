@@ -21,8 +21,17 @@ METRICS = {
   "positive_rate": metrics.positive_rate(0.5),
   "uncertainty": metrics.uncertainty(),
   "auc": metrics.auc(64, details=True),
+  "group_auc": metrics.group_auc(64, details=True),
   "interdependence": metrics.interdependence(),
+  "mutual_information": metrics.mutual_information(),
   "calibration_error": metrics.calibration_error(norm="l2"),
+  "calibration_of_groups": metrics.calibration_error(
+    by_group=True, details=True
+  ),
+  "classwise_calibration": metrics.calibration_error(confidence="classwise"),
+  "brier_score": metrics.brier_score(details=True),
+  "negative_log_likelihood": metrics.negative_log_likelihood(),
+  "entropy": metrics.entropy(),
   "threshold_calibration_bias": metrics.threshold_calibration_bias(
     TRAIN_LABELS
   ),
@@ -36,10 +45,15 @@ METRICS = {
   ),
   "mals": metrics.mals(details=True),
   "selective_rates": metrics.selective_rates(0.2),
+  "flips": metrics.flips(),
+  "error_change": metrics.error_change(reference_threshold=0.5),
+  "divergence": metrics.divergence(),
   "dense_criteria": metrics.dense_criteria(
     TRAIN_LABELS, TRAIN_GROUPS, min_positives=2
   ),
 }
+# Each value of these depends on the logits of all attributes.
+JOINT = ("interdependence", "mutual_information", "classwise_calibration")
 METRICS["disparities"] = METRICS["group_rates"]._replace(
   compute=lambda state: metrics.disparities(
     METRICS["group_rates"].compute(state)
@@ -56,8 +70,10 @@ def batches(draw):
   rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
   rate = rng.choice([0.0, 0.1, 0.5, 1.0], (1, ATTRIBUTES))
   logits = rng.normal(0, 3, (ROWS, ATTRIBUTES)).round(draw(st.integers(0, 2)))
+  reference = logits + rng.normal(0, 1, logits.shape).round()
   return {
     "logits": logits.astype(np.float32),
+    "reference_logits": reference.astype(np.float32),
     "labels": rng.random((ROWS, ATTRIBUTES)) < rate,
     "groups": rng.random((ROWS, GROUPS)) < draw(st.sampled_from([0.0, 0.5])),
     "weights": rng.integers(0, draw(st.sampled_from([1, 2, 4])), ROWS).astype(
@@ -120,9 +136,8 @@ def test_rows_of_weight_zero_do_not_matter(name, batch):
   update, _, compute = functions(name)
   dead = batch["weights"] == 0
   spoilt = dict(batch)
-  spoilt["logits"] = np.where(
-    dead[:, None], np.float32(np.nan), batch["logits"]
-  )
+  for name in ("logits", "reference_logits"):
+    spoilt[name] = np.where(dead[:, None], np.float32(np.nan), batch[name])
   spoilt["labels"] = batch["labels"] ^ dead[:, None]
   spoilt["groups"] = batch["groups"] ^ dead[:, None]
   same(update(spoilt), update(batch))
@@ -131,11 +146,13 @@ def test_rows_of_weight_zero_do_not_matter(name, batch):
 
 def example(seed=0, rows=ROWS):
   rng = np.random.default_rng(seed)
-  return {
+  batch = {
     "logits": rng.normal(0, 2, (rows, ATTRIBUTES)).astype(np.float32),
     "labels": rng.random((rows, ATTRIBUTES)) < 0.5,
     "groups": rng.random((rows, GROUPS)) < 0.5,
   }
+  reference = rng.normal(0, 2, (rows, ATTRIBUTES)).astype(np.float32)
+  return {**batch, "reference_logits": reference}
 
 
 @every_metric
@@ -233,7 +250,7 @@ def test_a_nan_logit_makes_its_attribute_undefined(name):
     assert np.isnan(y[..., 1] if y.ndim else y).all()
     if not y.ndim:
       continue  # one number for all attributes
-    if name != "interdependence":
+    if name not in JOINT:
       others = np.array([0, 2, 3])
       np.testing.assert_array_equal(x[..., others], y[..., others])
 
@@ -242,9 +259,17 @@ def test_a_nan_logit_makes_its_attribute_undefined(name):
 def test_counts_are_integers_and_statistics_float32(name):
   update, _, compute = functions(name)
   state = update(example())
-  offsets = {"calibration_error": 1}
+  sums = {
+    "calibration_error": 1,
+    "calibration_of_groups": 1,
+    "classwise_calibration": 1,
+    "brier_score": 3,
+    "negative_log_likelihood": 1,
+    "entropy": 1,
+    "divergence": 1,
+  }
   dtypes = [x.dtype for x in jax.tree.leaves(state)]
-  assert dtypes.count(jnp.float32) == offsets.get(name, 0)
+  assert dtypes.count(jnp.float32) == sums.get(name, 0)
   assert set(dtypes) <= {jnp.dtype(jnp.int32), jnp.dtype(jnp.float32)}
   floats = {
     x.dtype

@@ -3,16 +3,19 @@
 A convolution is a sum over the taps (i, j) of its window: a strided slice of
 the padded image times `kernel[i, j]`. With the slices side by side in the
 channels (patches), the convolution and both of its gradients are one matrix
-product each. XLA on the CPU has fast forward convolutions, but
+product each. XLA on the CPU has fast convolutions, but
 
-- its kernel gradients of large images are several times slower than products;
+- only with the dimensions in the order of a forward convolution: others are up
+  to a hundred times slower inside a loop, so gradients are spelled that way;
 - where an image is smaller than the window it swaps the two and falls on a
   path that is a hundred times slower;
-- images of one channel miss its fast path.
+- images of one channel miss its fast path, and its kernel gradients of few
+  channels or of windows of one pixel are slower than products.
 
 So each of the three functions below takes XLA's convolution where it is the
 faster one and products elsewhere; `launch/benchmarks/models.py` measures the
-outcome. Depthwise convolutions are sums of shifted multiplications.
+outcome. Depthwise convolutions are sums of shifted multiplications, and so are
+their gradients.
 
 Shapes: x [N, H, W, I], kernel [h, w, I, O], dy and y [N, H', W', O]. Pads are
 ((top, bottom), (left, right)), strides (rows, columns).
@@ -29,6 +32,11 @@ Pads = tuple[Pair, Pair]
 
 # Images of at most this many pixels go through products.
 _FEW_PIXELS = 16
+# From this many numbers in a window on, the kernel gradient of larger images is
+# faster as a convolution of transposed images.
+_MANY_TAPS = 64
+# Rows of images that are added up at a time.
+_BLOCK = 16
 
 
 def xla(x, kernel, strides: Pair, pads: Pads, groups: int = 1):
@@ -143,27 +151,38 @@ def _input_gradient(dy, x, kernel, strides, pads):
 
 
 def _kernel_gradient(dy, x, kernel, strides, pads):
-  h, w, inputs, features = kernel.shape
-  rows, columns = dy.shape[1:3]
-  # Patches hold h * w * I numbers a pixel. Without strides, the taps of a row
-  # of the window beside each other in x, and copies of dy shifted by rows,
-  # hold w * I + h * O and give the same sums, at (H' + h - 1) / H' of the work.
-  if (
-    strides == (1, 1)
-    and rows >= 4 * (h - 1)
-    and w * inputs + h * features < h * w * inputs
-  ):
-    x = pad(x, pads)
-    x = [tap(x, 2, j, columns, 1) for j in range(w)]
-    dy = [pad(dy, ((i, h - 1 - i), (0, 0))) for i in range(h)]
-    x, dy = jnp.concatenate(x, axis=-1), jnp.concatenate(dy, axis=-1)
-    # Fused into the product's operands, the copies would be made repeatedly.
-    x, dy = lax.optimization_barrier((x, dy))
-    dk = _dot(x, dy, (0, 1, 2), (0, 1, 2)).reshape(w, inputs, h, features)
-    return dk.transpose(2, 0, 1, 3).astype(kernel.dtype)
+  h, w, inputs, _ = kernel.shape
+  if not _few_pixels(x) and (h, w) != (1, 1) and h * w * inputs >= _MANY_TAPS:
+    return _kernel_gradient_convolved(dy, x, kernel, strides, pads)
   patches = _patches(x, (h, w), strides, pads)
   dk = _dot(patches, dy, (0, 1, 2), (0, 1, 2))
   return dk.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _kernel_gradient_convolved(dy, x, kernel, strides, pads):
+  # A convolution of the channels of x, whose windows are dy and whose channels
+  # are the images. Transposing `lax.conv` gives the same with dimensions out of
+  # order, which is a hundred times slower inside a loop.
+  # Padding comes first: no image may be smaller than its window.
+  edges = tuple(
+    (before, (count - 1) * stride + window - size - before)
+    for window, size, count, stride, (before, _) in zip(
+      kernel.shape[:2], x.shape[1:3], dy.shape[1:3], strides, pads, strict=True
+    )
+  )
+  x, dy = lax.optimization_barrier(
+    (pad(x, edges).transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3))
+  )
+  dk = lax.conv_general_dilated(
+    x,
+    dy,
+    (1, 1),
+    "VALID",
+    rhs_dilation=strides,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    preferred_element_type=wide(x.dtype),
+  )
+  return dk.transpose(1, 2, 0, 3).astype(kernel.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -187,8 +206,11 @@ def _convolution_bwd(strides, pads, residuals, dy):
 convolution.defvjp(_convolution_fwd, _convolution_bwd)
 
 
-def depthwise(x, kernel, strides: Pair, pads: Pads):
-  """Convolve x [N, H, W, C] with kernel [h, w, 1, C], channel by channel."""
+def _sum(terms, like):
+  return functools.reduce(jnp.add, terms) if terms else jnp.zeros_like(like)
+
+
+def _depthwise(x, kernel, strides, pads):
   h, w, _, channels = kernel.shape
   rows = positions(x.shape[1], h, strides[0], pads[0])
   columns = positions(x.shape[2], w, strides[1], pads[1])
@@ -201,3 +223,108 @@ def depthwise(x, kernel, strides: Pair, pads: Pads):
     for j in range(w)
   ]
   return functools.reduce(jnp.add, terms).astype(x.dtype)
+
+
+def _depthwise_input_gradient(dy, x, kernel, strides, pads):
+  h, w, _, channels = kernel.shape
+  # Position stride * q + p of the padded image meets tap p + stride * m of the
+  # window at q - m: a sum of shifted dy for each p, interleaved afterwards.
+  steps = -(-h // strides[0]), -(-w // strides[1])
+  rows, columns = (
+    -(-(size + before) // stride)
+    for size, (before, _), stride in zip(
+      x.shape[1:3], pads, strides, strict=True
+    )
+  )
+  edges = tuple(
+    (step - 1, count - size)
+    for step, count, size in zip(
+      steps, (rows, columns), dy.shape[1:3], strict=True
+    )
+  )
+  dy = pad(dy, edges).astype(wide(dy.dtype))
+  kernel = kernel.astype(dy.dtype).reshape(h, w, 1, 1, 1, channels)
+  bands = [tap(dy, 1, steps[0] - 1 - m, rows, 1) for m in range(steps[0])]
+  shifted = [
+    [tap(band, 2, steps[1] - 1 - m, columns, 1) for m in range(steps[1])]
+    for band in bands
+  ]
+  phases = [
+    [
+      _sum(
+        [
+          shifted[i // strides[0]][j // strides[1]] * kernel[i, j]
+          for i in range(p, h, strides[0])
+          for j in range(q, w, strides[1])
+        ],
+        shifted[0][0],
+      )
+      for q in range(strides[1])
+    ]
+    for p in range(strides[0])
+  ]
+  dx = jnp.stack([jnp.stack(across, axis=3) for across in phases], axis=2)
+  full = rows * strides[0], columns * strides[1]
+  dx = dx.reshape(x.shape[0], *full, channels)
+  crop = tuple(
+    (-before, size + before - length)
+    for size, (before, _), length in zip(x.shape[1:3], pads, full, strict=True)
+  )
+  return pad(dx, crop).astype(x.dtype)
+
+
+def _divisor(number: int, limit: int) -> int:
+  """Return the largest divisor up to a limit."""
+  return max(d for d in range(1, min(number, limit) + 1) if number % d == 0)
+
+
+def _depthwise_kernel_gradient(dy, x, kernel, strides, pads):
+  h, w, _, channels = kernel.shape
+  count, rows, columns, _ = dy.shape
+  x = pad(x, pads)
+  # XLA reduces all but the last axis with one stride per number. Whole rows
+  # are added up instead, in blocks that stay in the cache.
+  band = _divisor(rows, _BLOCK)
+  images = _divisor(count, _BLOCK // rows) if rows <= _BLOCK // 2 else 1
+  bands = rows // band
+  block = images, (band - 1) * strides[0] + h, x.shape[2], channels
+
+  def step(k, sums):
+    n, r = k // bands * images, k % bands * band
+    part = lax.dynamic_slice(x, (n, r * strides[0], 0, 0), block)
+    slopes = lax.dynamic_slice(
+      dy, (n, r, 0, 0), (images, band, columns, channels)
+    ).astype(sums.dtype)
+    part = part.astype(sums.dtype)
+
+    def added(i, j):
+      window = tap(tap(part, 1, i, band, strides[0]), 2, j, columns, strides[1])
+      products = (window * slopes).reshape(-1, columns, channels)
+      return functools.reduce(jnp.add, list(products))
+
+    return sums + jnp.stack([added(i, j) for i in range(h) for j in range(w)])
+
+  sums = jnp.zeros((h * w, columns, channels), wide(x.dtype))
+  sums = lax.fori_loop(0, count // images * bands, step, sums)
+  return jnp.sum(sums, axis=1).reshape(kernel.shape).astype(kernel.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise(x, kernel, strides: Pair, pads: Pads):
+  """Convolve x [N, H, W, C] with kernel [h, w, 1, C], channel by channel."""
+  return _depthwise(x, kernel, strides, pads)
+
+
+def _depthwise_fwd(x, kernel, strides, pads):
+  return _depthwise(x, kernel, strides, pads), (x, kernel)
+
+
+def _depthwise_bwd(strides, pads, residuals, dy):
+  x, kernel = residuals
+  return (
+    _depthwise_input_gradient(dy, x, kernel, strides, pads),
+    _depthwise_kernel_gradient(dy, x, kernel, strides, pads),
+  )
+
+
+depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)

@@ -9,8 +9,8 @@ from flax import linen as nn
 from effjax.models import layers
 
 # (image, window, strides, padding, inputs, outputs); every branch of the
-# products occurs: few pixels, one channel, image smaller than the window,
-# shifted copies (no strides, 8 or more rows, many channels), patches.
+# products occurs: few pixels, one channel, image smaller than the window, the
+# kernel gradient as a convolution (windows of 64 numbers and more), patches.
 CONVOLUTIONS = [
   ((2, 2), (3, 3), 1, 1, 8, 5),
   ((4, 4), (3, 3), 2, 1, 3, 8),
@@ -75,6 +75,9 @@ def test_products_equal_xla(image, window, strides, padding, inputs, outputs):
     ((7, 6), (3, 3), 2, 1),
     ((8, 8), (5, 3), (2, 1), "SAME"),
     ((2, 2), (3, 3), 1, ((0, 2), (1, 1))),
+    ((17, 3), (3, 3), 1, 1),
+    ((33, 4), (2, 3), (1, 3), ((0, 1), (2, 2))),
+    ((5, 6), (1, 1), 2, 0),
   ],
 )
 def test_depthwise_equals_xla(image, window, strides, padding):
@@ -122,14 +125,17 @@ def test_float64_stays_float64():
     )
 
 
-def test_vmap_and_map_equal_a_loop():
-  x, kernel = _operands((9, 9), (3, 3), 4, 4)
+@pytest.mark.parametrize("groups", [1, 8])
+def test_vmap_and_map_equal_a_loop(groups):
+  x, kernel = _operands((9, 9), (3, 3), 8, 8, groups=groups)
   xs = jnp.stack([x, 2 * x, x + 1])
   kernels = jnp.stack([kernel, kernel - 1, 3 * kernel])
 
+  @jax.jit
   def gradients(x, kernel):
     return jax.grad(
-      lambda x, k: jnp.sum(layers.convolution(x, k) ** 2), argnums=(0, 1)
+      lambda x, k: jnp.sum(layers.convolution(x, k, groups=groups) ** 2),
+      argnums=(0, 1),
     )(x, kernel)
 
   loop = [gradients(*each) for each in zip(xs, kernels, strict=True)]
@@ -139,11 +145,16 @@ def test_vmap_and_map_equal_a_loop():
     _assert_close(batched, loop, 1e-6)
 
 
-def test_forward_mode_and_second_derivatives():
-  x, kernel = _operands((4, 4), (3, 3), 2, 2)
+@pytest.mark.parametrize(
+  ("image", "groups"), [((4, 4), 1), ((5, 5), 1), ((4, 4), 8)]
+)
+def test_forward_mode_and_second_derivatives(image, groups):
+  x, kernel = _operands(image, (3, 3), 8, 8, groups=groups)
 
   def loss(kernel, implementation):
-    y = layers.convolution(x, kernel, implementation=implementation)
+    y = layers.convolution(
+      x, kernel, groups=groups, implementation=implementation
+    )
     return jnp.sum(jnp.sin(y))
 
   def curvature(implementation):

@@ -3,9 +3,9 @@
   python -m launch.bench
   python -m launch.bench --only masks,models --rounds 9 --output bench.json
 
-Cases come from launch/benchmarks/{masks,training,models,imports}.py; each has
-a function `cases(quick: bool) -> list[Case]`. Candidates take turns; the table
-shows median, minimum and maximum of wall and CPU time.
+The cases of a suite come from launch/benchmarks/NAME.py, which has a function
+`cases(quick: bool) -> list[Case]`. Candidates take turns; the table shows
+median, minimum and maximum of wall and CPU time.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import pathlib
 import sys
 from typing import Any
 
-SUITES = ("masks", "training", "models", "imports")
+SUITES = ("masks", "training", "models", "imports", "groups")
 
 
 def _parse(argv):

@@ -192,6 +192,14 @@ class Trainer:
   steps: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
   @functools.cached_property
+  def prepare(self) -> Any:
+    """A function of the inputs of a batch to what the module takes."""
+    if len(self.problem.shape) == 1:  # features of a table, standardised there
+      return lambda features: jnp.asarray(features, jnp.float32)
+    mean, std = self.config.data.normalise
+    return lambda pictures: images.standardise(pictures, mean, std)
+
+  @functools.cached_property
   def initialise(self) -> Any:
     """A function of a key to the variables of a new model."""
     sample = jnp.zeros((1, *self.problem.shape), jnp.float32)
@@ -209,7 +217,7 @@ class Trainer:
 
     @jax.jit
     def logits(params, model_state, batch):
-      x = images.standardise(batch, *self.config.data.normalise)
+      x = self.prepare(batch)
       variables = {"params": params, **losses.statistics(model_state)}
       return self.module.apply(variables, x, train=False)
 
@@ -309,8 +317,7 @@ class Trainer:
     alone = len(members) == 1
     key = (*kinds, epochs, per_epoch, recipe, alone)
     if key not in self.steps:
-      mean, std = self.config.data.normalise
-      loss = losses.make_loss(self.module, mean, std, recipe.loss)
+      loss = losses.make_loss(self.module, self.prepare, recipe.loss)
       step = training.make_step(loss, optimizer)
       self.steps[key] = step if alone else training.population(step)
     return self.steps[key]

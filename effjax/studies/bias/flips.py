@@ -23,8 +23,8 @@ def section(
     A section of a report; None where nothing is pruned while training, or where
     pictures may not be copied.
   """
-  if config.data.name == "celeba":
-    return None  # terms of use: its pictures are not copied
+  if config.data.name == "celeba" or len(problem.shape) == 1:
+    return None  # terms of use: its pictures are not copied; a table has none
   models = [
     (member, test)
     for part in parts

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import optax
 
 from effjax import tree
-from effjax.data import images
 
 # Ours: half of the loss comes from the teacher, whose logits are halved.
 _SHARE, _TEMPERATURE = 0.5, 2.0
@@ -39,15 +38,14 @@ def statistics(model_state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_loss(
-  module: Any, mean: float = 0.5, std: float = 0.5, kind: str = "plain"
+  module: Any, prepare: Callable[[Any], jax.Array], kind: str = "plain"
 ) -> Callable:
   """Make a loss for `training.make_step`.
 
   Args:
     module: A linen module that returns logits [B, A], or [B, 1] for models of
       one label, whose column is `constants["column"]`.
-    mean: Of pixel values in [0, 1], for the normalisation.
-    std: Of the same.
+    prepare: From the inputs of a batch to what the module takes.
     kind: A name of `LOSSES`.
 
   Returns:
@@ -63,7 +61,7 @@ def make_loss(
 
   def loss(params, model_state, batch, key, train):
     del key
-    x = images.standardise(batch["images"], mean, std)
+    x = prepare(batch["images"])
     kept = statistics(model_state)
     variables = {"params": params, **kept}
     if kept and train:

@@ -1,6 +1,7 @@
-"""The pictures of the bias study: what is trained on, and what is measured."""
+"""The data of the bias study: what is trained on, and what is measured."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,7 +10,14 @@ import numpy as np
 
 from effjax import tree
 from effjax.data import batches as batches_lib
-from effjax.data import celeba, celeba_batches, images, registry, sources
+from effjax.data import (
+  celeba,
+  celeba_batches,
+  images,
+  registry,
+  sources,
+  tabular,
+)
 
 # How often the marked label comes with the mark in training.
 SKEWS = {"strong": images.STRONG, "weak": images.WEAK}
@@ -26,10 +34,11 @@ class Problem:
     marked: For groups that are planted marks the attribute they go along with.
     labels: For each split bool [N, A].
     memberships: For each split bool [N, G].
-    shape: Height, width and channels of a picture.
-    train: `train(seed, batch_size)` gives batches of uint8 images and labels.
-    pictures: `pictures(split, batch_size)` yields uint8 [B, H, W, C] in order;
-      the last one may be shorter.
+    shape: Height, width and channels of a picture, or the number of features.
+    train: `train(seed, batch_size)` gives batches of images (uint8, or float32
+      features) and labels.
+    pictures: `pictures(split, batch_size)` yields uint8 [B, H, W, C], or
+      float32 [B, F], in order; the last one may be shorter.
     provenance: Where the data comes from.
   """
 
@@ -38,10 +47,23 @@ class Problem:
   marked: dict[str, str]
   labels: dict[str, np.ndarray]
   memberships: dict[str, np.ndarray]
-  shape: tuple[int, int, int]
+  shape: tuple[int, ...]
   train: Callable[[int, int], batches_lib.Batches]
   pictures: Callable[[str, int], Iterator[np.ndarray]]
   provenance: dict[str, Any]
+
+  def families(self) -> dict[str, tuple[int, ...]]:
+    """Which groups part the samples together.
+
+    Returns:
+      For each family the columns of its groups: "sex" for "sex=female" and
+      "sex=male". A group that stands alone is compared with all others.
+    """
+    found: dict[str, list[int]] = {}
+    for column, name in enumerate(self.groups):
+      family = re.split("=|<|>=", name)[0]
+      found.setdefault(family, []).append(column)
+    return {name: tuple(columns) for name, columns in found.items()}
 
 
 def load(config: Any) -> Problem:
@@ -57,12 +79,14 @@ def load(config: Any) -> Problem:
     ValueError: If the data, an attribute, a mark or a skew does not exist.
     FileNotFoundError: If the data is not on this machine.
   """
-  known = (*images.VIEWS, "celeba")
+  known = (*images.VIEWS, *tabular.LAYOUTS, "celeba")
   if config.name not in known:
     raise ValueError(
       f"data.name {config.name!r} is unknown; choose"
       f" {', '.join(tree.nearest(config.name, known))}"
     )
+  if config.name in tabular.LAYOUTS:
+    return _table(config)
   return _celeba(config) if config.name == "celeba" else _grey(config)
 
 
@@ -155,6 +179,45 @@ def _grey(config: Any) -> Problem:
     train=lambda seed, size: batches_lib.from_arrays(train, size, seed=seed),
     pictures=pictures,
     provenance=dict(source.provenance),
+  )
+
+
+def _table(config: Any) -> Problem:
+  """Load a table of persons, whose groups are protected attributes."""
+  if config.get("marks"):
+    raise ValueError("marks are planted into pictures; a table has none")
+  opened = {
+    split: tabular.load(
+      config.name,
+      split,
+      use_protected=config.use_protected,
+      validation=config.get("validation"),
+      seed=config.seed,
+      directory=config.get("directory") or None,
+    )
+    for split in SPLITS
+  }
+  train = {
+    "images": opened["train"].arrays["features"],
+    "labels": opened["train"].arrays["labels"],
+  }
+
+  def features(split: str, batch_size: int) -> Iterator[np.ndarray]:
+    whole = opened[split].arrays["features"]
+    for start in range(0, len(whole), batch_size):
+      yield whole[start : start + batch_size]
+
+  names = opened["train"].names
+  return Problem(
+    attributes=tuple(names["labels"]),
+    groups=tuple(names["groups"]),
+    marked={},
+    labels={split: x.arrays["labels"] for split, x in opened.items()},
+    memberships={split: x.arrays["groups"] for split, x in opened.items()},
+    shape=train["images"].shape[1:],
+    train=lambda seed, size: batches_lib.from_arrays(train, size, seed=seed),
+    pictures=features,
+    provenance=dict(opened["test"].provenance),
   )
 
 

@@ -72,10 +72,9 @@ def interdependence(
     if not state.joint.ndim:
       return jnp.full((), jnp.nan)
     covariance, defined = _covariance(state)
+    value, rank = _eliminate(covariance)
     if ridge:
       value = _ridge(covariance, ridge)
-    else:
-      value, rank = _eliminate(covariance)
     if adjusted:
       total = state.total.astype(jnp.float32)
       left = total - rank.astype(jnp.float32) - 1.0

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import counting, ranking
+from effjax.metrics import columns, counting, ranking
 
 Array = jax.Array
 RECALLS = (0.50, 0.75, 0.90, 0.95)
@@ -165,8 +165,7 @@ def label_table(
     ValueError: If the shapes are not [N, A] both.
   """
   counting.check_convention(convention)
-  logits, labels = _concrete("logits", logits), _concrete("labels", labels)
-  labels = counting.positive(labels)
+  logits, labels = _concrete("logits", logits), _labels(labels)
   if logits.ndim != 2 or logits.shape != labels.shape:
     raise ValueError(
       "logits and labels must both have shape [N, A], got"
@@ -226,20 +225,20 @@ def _concrete(name: str, x: Any) -> np.ndarray:
   return np.asarray(x)
 
 
+def _labels(x: Any) -> np.ndarray:
+  x = _concrete("labels", x)
+  return x if x.dtype == np.bool_ else x > 0
+
+
 def _each(function, scores: Any, labels: Any) -> Array:
   """Applies a function of NumPy vectors to each column."""
-  scores, labels = _concrete("scores", scores), _concrete("labels", labels)
-  labels = counting.positive(labels)
-  if scores.shape != labels.shape or scores.ndim not in (1, 2):
-    raise ValueError(
-      "scores and labels must both have shape [N] or [N, A], got"
-      f" {list(scores.shape)} and {list(labels.shape)}."
-    )
+  scores, labels = _concrete("scores", scores), _labels(labels)
+  columns.check("scores", scores, labels)
   if scores.ndim == 1:
     value = np.asarray(function(scores, labels))
   else:
-    columns = [function(s, y) for s, y in zip(scores.T, labels.T, strict=True)]
-    value = np.stack(columns, axis=-1)
+    pairs = zip(scores.T, labels.T, strict=True)
+    value = np.stack([function(s, y) for s, y in pairs], axis=-1)
   return jnp.asarray(value.astype(np.float32))
 
 

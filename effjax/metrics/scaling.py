@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from effjax.metrics import counting
+from effjax.metrics import columns, counting
 
 Array = jax.Array
 # The search covers factors exp(-16) to exp(16) of the largest logit's inverse.
@@ -47,11 +47,7 @@ def temperature(
   2.7307
   """
   z, y = jnp.asarray(logits), counting.positive(jnp.asarray(labels))
-  if z.shape != y.shape or z.ndim not in (1, 2):
-    raise ValueError(
-      "logits and labels must both have shape [N] or [N, A], got"
-      f" {list(z.shape)} and {list(y.shape)}."
-    )
+  columns.check("logits", z, y)
   single = z.ndim == 1
   if single:
     z, y = z[:, None], y[:, None]
@@ -86,7 +82,7 @@ def scale_temperature(
   """
   z = jnp.asarray(logits)
   t = jnp.asarray(temperatures).astype(z.dtype)
-  wide, given = z.shape[1:], t.shape
+  wide, given, members = z.shape[1:], t.shape, None
   if groups is not None:
     members = _members(groups, z.shape[0])
     if t.ndim and t.shape[0] != members.shape[1]:
@@ -104,7 +100,7 @@ def scale_temperature(
       f"temperatures {list(t.shape)} do not fit logits {list(z.shape)}: give"
       " one number or one per attribute, for each group if there are groups."
     )
-  if groups is not None:
+  if members is not None:
     single = jnp.sum(members, axis=1, dtype=jnp.int32) == 1
     t = t[jnp.argmax(members, axis=1)]
     single = single.reshape((-1,) + (1,) * (t.ndim - 1))
@@ -117,11 +113,7 @@ def scale_temperature(
 
 def _members(groups: Any, rows: int) -> Array:
   groups = counting.positive(jnp.asarray(groups))
-  if groups.ndim != 2 or groups.shape[0] != rows:
-    raise ValueError(
-      f"groups must have shape [{rows}, G] to go with the logits, got"
-      f" {list(groups.shape)}."
-    )
+  columns.check_groups(groups, rows)
   return groups
 
 

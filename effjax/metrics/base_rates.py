@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base, counting
+from effjax.metrics import base, cells, counting
 
 Array = jax.Array
 _FORMS = ("ratio", "log")
@@ -116,8 +116,25 @@ def threshold_calibration_bias(
       return value
     return ThresholdCalibration(value, predicted, labelled, state.total)
 
+  def columns(**batch):
+    read = counting.read(batch, "predictions", "labels", threshold=threshold)
+    invalid = cells.invalid(read.logits, read.labels)
+    return None, (read.predictions, read.labels, invalid)
+
+  def from_counts(counts, groups, predicted, labelled, invalid):
+    predicted, labelled, invalid = (
+      cells.total(counts, groups, x) for x in (predicted, labelled, invalid)
+    )
+    return Rates(predicted, labelled, jnp.sum(counts[0]), invalid)
+
   zero = jnp.zeros((), jnp.int32)
-  return base.Metric(Rates(zero, zero, zero, zero), update, base.add, compute)
+  return base.Metric(
+    Rates(zero, zero, zero, zero),
+    update,
+    base.add,
+    compute,
+    cells.of_columns(3, columns, from_counts),
+  )
 
 
 def _rarer(train_labels: Any, positive_is_rarer: Any) -> tuple[np.ndarray, str]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from effjax.metrics import base, blocks, counting, reliability
+from effjax.metrics import base, blocks, columns, counting, reliability
 
 Array = jax.Array
 _NORMS = ("l1", "l2", "max")
@@ -124,7 +124,8 @@ def calibration_error(
       overall, value, support = value[-1], value[:-1], support[:-1]
     return _by_group(value, support, overall) if details else value
 
-  return base.Metric(reliability.empty(), update, base.add, compute)
+  drawn = None if by_group else reliability.parts_of_bins(outcomes, bins)
+  return base.Metric(reliability.empty(), update, base.add, compute, drawn)
 
 
 def adaptive_calibration_error(
@@ -157,11 +158,7 @@ def adaptive_calibration_error(
   """
   _check(bins, norm)
   p, y = jnp.asarray(probabilities), counting.positive(jnp.asarray(labels))
-  if p.shape != y.shape or p.ndim not in (1, 2):
-    raise ValueError(
-      "probabilities and labels must both have shape [N] or [N, A], got"
-      f" {list(p.shape)} and {list(y.shape)}."
-    )
+  columns.check("probabilities", p, y)
   function = lambda p, y: _adaptive(p, y, bins, norm)
   if p.ndim == 1:
     return function(p, y)

@@ -137,8 +137,10 @@ def percentile(estimate: Any, samples: Any, level: float) -> Interval:
   Returns:
     An `Interval` of trees like `estimate`.
   """
+  drawn, count = _sorted(samples)
   tail = (1.0 - level) / 2
-  return _ends(estimate, samples, lambda *_: (tail, 1.0 - tail))
+  ends = (_quantile(drawn, count, q) for q in (tail, 1.0 - tail))
+  return _interval(estimate, *ends, count)
 
 
 @jax.jit
@@ -170,26 +172,25 @@ def accelerated(
   Returns:
     An `Interval` of trees like `estimate`; NaN ends where the estimate is NaN.
   """
+  drawn, count = _sorted(samples)
+  value = _matrix(jax.tree.map(lambda x: x[None], estimate))
+  below = jnp.sum(drawn < value, axis=0, dtype=jnp.int32)
+  upto = jnp.sum(drawn <= value, axis=0, dtype=jnp.int32)
+  size = jnp.maximum(count, 1).astype(jnp.float32)
+  # Half a resample short of the border, where Phi^-1 would be infinite.
+  share = 0.5 * (below + upto).astype(jnp.float32) / size
+  bias = jax.scipy.special.ndtri(jnp.clip(share, 0.5 / size, 1.0 - 0.5 / size))
+  bias = jnp.where(jnp.isnan(value[0]), jnp.nan, bias)
+  weights = jax.tree.map(lambda x: _like(weights, x), left_out)
+  speed = _acceleration(_matrix(left_out), _matrix(weights), strata)
   tail = jax.scipy.special.ndtri(jnp.asarray((1.0 - level) / 2, jnp.float32))
 
-  def levels(value, ordered, count, without):
-    below = jnp.sum(ordered < value[None], axis=0, dtype=jnp.int32)
-    upto = jnp.sum(ordered <= value[None], axis=0, dtype=jnp.int32)
-    size = jnp.maximum(count, 1).astype(jnp.float32)
-    # Half a resample short of the border, where Phi^-1 would be infinite.
-    position = 0.5 * (below + upto).astype(jnp.float32) / size
-    position = jnp.clip(position, 0.5 / size, 1.0 - 0.5 / size)
-    bias = jax.scipy.special.ndtri(position)
-    speed = _acceleration(without, weights, strata)
+  def end(z):
+    shift = bias + z
+    moved = jax.scipy.special.ndtr(bias + shift / (1.0 - speed * shift))
+    return _quantile(drawn, count, moved)
 
-    def moved(z):
-      shift = bias + z
-      level = jax.scipy.special.ndtr(bias + shift / (1.0 - speed * shift))
-      return jnp.where(jnp.isnan(value), jnp.nan, level)
-
-    return moved(tail), moved(-tail)
-
-  return _ends(estimate, samples, levels, left_out)
+  return _interval(estimate, end(tail), end(-tail), count)
 
 
 def check_level(level: float) -> None:
@@ -237,27 +238,41 @@ def student_quantile(probability: float, freedom: int) -> float:
   return math.copysign(math.sqrt(freedom) * math.tan(low), probability - 0.5)
 
 
-def _ends(estimate: Any, samples: Any, levels: Any, *more: Any) -> Interval:
-  """Cuts the samples of each leaf at the levels that `levels` returns."""
+def _matrix(tree: Any) -> Array:
+  """Puts leaves [R, ...] side by side, so that few programs are compiled."""
+  leaves = [x.astype(jnp.float32) for x in jax.tree.leaves(tree)]
+  flat = [x.reshape(len(x), math.prod(x.shape[1:])) for x in leaves]
+  return jnp.concatenate(flat, axis=1)
 
-  def leaf(value, drawn, *extra):
-    ordered = jnp.sort(drawn.astype(jnp.float32), axis=0)
-    count = jnp.sum(~jnp.isnan(ordered), axis=0, dtype=jnp.int32)
-    ends = [
-      _quantile(ordered, count, level)
-      for level in levels(value.astype(jnp.float32), ordered, count, *extra)
-    ]
-    return Interval(value, *ends, count)
 
+def _sorted(samples: Any) -> tuple[Array, Array]:
+  """Returns the samples in order [R, M], NaN last, and how many are not NaN."""
+  drawn = jnp.sort(_matrix(samples), axis=0)
+  return drawn, jnp.sum(~jnp.isnan(drawn), axis=0, dtype=jnp.int32)
+
+
+def _interval(estimate: Any, *rows: Array) -> Interval:
+  """Cuts rows [M] into trees like the estimate."""
   leaves, structure = jax.tree.flatten(estimate)
-  columns = [structure.flatten_up_to(tree) for tree in (samples, *more)]
-  parts = [leaf(*row) for row in zip(leaves, *columns, strict=True)]
-  return Interval(
-    *(
-      structure.unflatten([getattr(part, name) for part in parts])
-      for name in Interval._fields
+  edges = np.cumsum([x.size for x in leaves])[:-1]
+
+  def tree(row):
+    parts = jnp.split(row, edges)
+    return structure.unflatten(
+      [part.reshape(x.shape) for part, x in zip(parts, leaves, strict=True)]
     )
-  )
+
+  return Interval(estimate, *map(tree, rows))
+
+
+def _like(weights: Array, values: Array) -> Array:
+  """Gives the weights of samples and attributes the shape of the values."""
+  if values.ndim == 1 or weights.shape[1] != values.shape[-1]:
+    weights = weights[:, :1]
+  shape = [len(values)] + [1] * (values.ndim - 1)
+  if values.ndim > 1:
+    shape[-1] = weights.shape[1]
+  return jnp.broadcast_to(weights.reshape(shape), values.shape)
 
 
 def _quantile(ordered: Array, count: Array, level: Any) -> Array:
@@ -276,15 +291,9 @@ def _quantile(ordered: Array, count: Array, level: Any) -> Array:
 
 
 def _acceleration(values: Array, weights: Array, strata: Array) -> Array:
-  """Returns a sixth of the skewness of the influences; 0 without spread."""
-  values = values.astype(jnp.float32)
-  wide = values.ndim > 1 and weights.shape[1] == values.shape[-1]
-  weights = weights if wide else weights[:, :1]
-  middle = (1,) * max(values.ndim - 2, 0)
-  shape = (len(values), *middle, weights.shape[1])[: values.ndim]
-  weights = jnp.broadcast_to(weights.reshape(shape), values.shape)
+  """Returns a sixth of the skewness of the influences [J, M]; 0 without any."""
   # A value of weight 0 may be undefined; so may one without its sample be.
-  weights = jnp.where(jnp.isnan(values), 0.0, weights.astype(jnp.float32))
+  weights = jnp.where(jnp.isnan(values), 0.0, weights)
   values = jnp.where(weights > 0, values, 0.0)
 
   def pooled(x):

@@ -17,12 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base, blocks, counting
+from effjax.metrics import base, blocks, cells, columns, counting
 
 Array = jax.Array
 # Scores are binned by abs(z) + 1, whose octaves 1, 2, 4, ... 256 are split
 # evenly: both signs, eight octaves.
 _OCTAVES = 8
+# A bootstrap joins neighbouring bins to at most as many.
+_COARSE = 256
 
 
 class Histogram(NamedTuple):
@@ -102,8 +104,21 @@ def auc(bins: int = 4096, *, details: bool = False) -> base.Metric:
     area = _area(state)
     return area if details else area.value
 
+  def place(**batch):
+    read = counting.read(batch, "logits", "labels")
+    bin_ = _bin(read.logits, bins) // max(1, bins // _COARSE)
+    return bin_, read.labels, jnp.isnan(read.logits)
+
+  from_counts = lambda x, _, invalid: Histogram(x[:, 0], x[:, 1], invalid)
+  coarse = min(bins, _COARSE)
   zero = jnp.zeros((), jnp.int32)
-  return base.Metric(Histogram(zero, zero, zero), update, base.add, compute)
+  return base.Metric(
+    Histogram(zero, zero, zero),
+    update,
+    base.add,
+    compute,
+    cells.of_bins(coarse, place, from_counts, exact=coarse == bins),
+  )
 
 
 def group_auc(bins: int = 4096, *, details: bool = False) -> base.Metric:
@@ -196,12 +211,8 @@ def group_auc_exact(scores: Any, labels: Any, groups: Any) -> GroupAreas:
     ValueError: If the shapes disagree.
   """
   scores, labels = _read_scores(scores, labels)
-  groups = counting.positive(_array(groups))
-  if groups.ndim != 2 or groups.shape[0] != scores.shape[0]:
-    raise ValueError(
-      f"groups must have shape [{scores.shape[0]}, G] to go with the scores,"
-      f" got {list(groups.shape)}."
-    )
+  groups = counting.positive(columns.on_host(groups))
+  columns.check_groups(groups, scores.shape[0])
   if isinstance(scores, np.ndarray) and isinstance(groups, jax.Array):
     scores, labels = jnp.asarray(scores), jnp.asarray(labels)
   # [N, G] or [N, G, A]
@@ -225,23 +236,12 @@ def group_auc_exact(scores: Any, labels: Any, groups: Any) -> GroupAreas:
   )
 
 
-def _array(x: Any) -> Any:
-  """Returns a NumPy array where the values are at hand, else a jax array."""
-  if isinstance(x, jax.core.Tracer):
-    return x
-  if isinstance(x, jax.Array) and not x.is_fully_addressable:
-    return x
-  x = np.asarray(x)
-  return x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
-
-
 def _read_scores(scores: Any, labels: Any) -> tuple[Any, Any]:
-  scores, labels = _array(scores), counting.positive(_array(labels))
-  if scores.shape != labels.shape or scores.ndim not in (1, 2):
-    raise ValueError(
-      "scores and labels must both have shape [N] or [N, A], got"
-      f" {list(scores.shape)} and {list(labels.shape)}."
-    )
+  scores, labels = (
+    columns.on_host(scores),
+    counting.positive(columns.on_host(labels)),
+  )
+  columns.check("scores", scores, labels)
   if isinstance(scores, np.ndarray) and isinstance(labels, np.ndarray):
     return scores, labels
   return jnp.asarray(scores), jnp.asarray(labels)

@@ -1,14 +1,14 @@
 """Bootstrap intervals: of resampled cells where that suffices, or of rows."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base, counting, intervals, tables
+from effjax.metrics import base, counting, intervals, rows, tables
 from effjax.metrics.cells import Cells, join
 
 Array = jax.Array
@@ -70,8 +70,7 @@ def bootstrap(
       neither of the two, or the arrays differ in their number of rows.
   """
   intervals.check_level(level)
-  if resamples < 1:
-    raise ValueError(f"resamples must be at least 1, got {resamples}.")
+  check_resamples(resamples)
   if method not in _METHODS:
     raise ValueError(
       f"method must be one of {', '.join(_METHODS)}, got {method!r}."
@@ -109,7 +108,7 @@ def explicit_bootstrap(
   """
   intervals.check_level(level)
   batches = _batches(batch, paired)
-  rows = _rows(batches)
+  size = rows.number(batches)
   concrete = _concrete(index)
   index = jnp.asarray(index)
   if index.ndim != 2 or not jnp.issubdtype(index.dtype, jnp.integer):
@@ -117,15 +116,15 @@ def explicit_bootstrap(
       f"index must be a matrix [R, n] of integers, got {index.dtype}"
       f"{list(index.shape)}."
     )
-  if concrete and index.size and not 0 <= index.min() <= index.max() < rows:
+  if concrete and index.size and not 0 <= index.min() <= index.max() < size:
     raise ValueError(
       f"index runs from {index.min()} to {index.max()}, but the batch has"
-      f" {rows} rows."
+      f" {size} rows."
     )
-  samples = _given_rows(
+  samples = rows.given(
     metric.update, metric.compute, metric.empty, batches, index
   )
-  estimate = _value(metric, batches)
+  estimate = rows.value(metric, batches)
   return intervals.percentile(estimate, samples, level)
 
 
@@ -178,17 +177,17 @@ def prepare(
     ValueError: If the arrays differ in their number of rows.
   """
   batches = _batches(batch, paired)
-  rows = _rows(batches)
-  if strata is not None and np.shape(strata) != (rows,):
+  size = rows.number(batches)
+  if strata is not None and np.shape(strata) != (size,):
     raise ValueError(
-      f"strata must have shape [{rows}], one for each row, got"
+      f"strata must have shape [{size}], one for each row, got"
       f" {list(np.shape(strata))}."
     )
   plan = Plan(
-    metric, batches, _value(metric, batches), strata, None, None, True, None
+    metric, batches, rows.value(metric, batches), strata, None, None, True, None
   )
   cells = metric.cells
-  if cells is None or not rows or not _concrete((batches, strata)):
+  if cells is None or not size or not _concrete((batches, strata)):
     return plan
   if len(batches) > 1:
     cells = join(cells, cells)
@@ -199,12 +198,17 @@ def prepare(
   if joint is None:
     leaves = jax.tree.leaves(plan.estimate)
     joint = any(x.shape[-1:] != (width,) for x in leaves)
-  plan = plan._replace(table=table, cells=cells, joint=joint and width > 1)
+  joint = joint and width > 1
+  if joint and not tables.can_draw_rows(table):
+    return plan
+  plan = plan._replace(table=table, cells=cells, joint=joint)
   if cells.exact:
     return plan
   whole = _of_counts(plan, [table.counts[None].astype(np.int32)], 1)
   lost = jax.tree.map(
-    lambda x, y: jnp.nan_to_num(x - y[0]), plan.estimate, whole
+    lambda x, y: jnp.nan_to_num(x - y[0], posinf=0.0, neginf=0.0),
+    plan.estimate,
+    whole,
   )
   return plan._replace(lost=lost)
 
@@ -213,8 +217,8 @@ def draw(key: Array, plan: Plan, resamples: int) -> Any:
   """Returns the values of resamples.
 
   Args:
-    key: A random key. Plans of as many rows, strata alike and `joint`, get the
-      same rows from the same key.
+    key: A random key. Plans that are `joint`, with as many rows that count, all
+      of them with a table or all without, get the same rows from the same key.
     plan: What to draw from.
     resamples: R, how many.
 
@@ -222,15 +226,10 @@ def draw(key: Array, plan: Plan, resamples: int) -> Any:
     A tree like the value, of [R, ...].
   """
   if plan.table is not None and _concrete(key):
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-      key = jax.random.wrap_key_data(key)
-    seed = np.asarray(jax.random.key_data(key)).tolist()
-    generator = np.random.Generator(np.random.Philox(seed))
     sampler = tables.draw_rows if plan.joint else tables.draw
-    blocks = sampler(generator, plan.table, resamples)
-    if blocks is not None:
-      return _of_counts(plan, blocks, resamples)
-  return _of_rows(
+    blocks = sampler(generator(key), plan.table, resamples)
+    return _of_counts(plan, blocks, resamples)
+  return rows.draw(
     plan.metric.update,
     plan.metric.compute,
     resamples,
@@ -239,6 +238,20 @@ def draw(key: Array, plan: Plan, resamples: int) -> Any:
     plan.strata,
     key,
   )
+
+
+def generator(key: Array) -> np.random.Generator:
+  """Returns NumPy's generator of random numbers with the seed of a key."""
+  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    key = jax.random.wrap_key_data(key)
+  seed = np.asarray(jax.random.key_data(key)).tolist()
+  return np.random.Generator(np.random.Philox(seed))
+
+
+def check_resamples(resamples: int) -> None:
+  """Raises a ValueError unless there is at least one resample."""
+  if resamples < 1:
+    raise ValueError(f"resamples must be at least 1, got {resamples}.")
 
 
 def _leave_out(plan: Plan) -> tuple[Any, Array, Array]:
@@ -251,15 +264,15 @@ def _leave_out(plan: Plan) -> tuple[Any, Array, Array]:
       jnp.asarray(left.weights),
       jnp.asarray(left.strata, jnp.int32),
     )
-  metric, rows = plan.metric, _rows(plan.batches)
-  values = _without_each(
+  metric, size = plan.metric, rows.number(plan.batches)
+  values = rows.without_each(
     metric.update, metric.compute, metric.empty, plan.batches
   )
-  weights = counting.read_weights(plan.batches[0].get("weights"), rows)
-  strata = jnp.zeros(rows, jnp.int32)
+  weights = counting.read_weights(plan.batches[0].get("weights"), size)
+  strata = jnp.zeros(size, jnp.int32)
   if plan.strata is not None:
     _, strata = jnp.unique(
-      jnp.asarray(plan.strata), return_inverse=True, size=rows
+      jnp.asarray(plan.strata), return_inverse=True, size=size
     )
   return values, (weights != 0)[:, None].astype(jnp.int32), strata
 
@@ -288,83 +301,11 @@ def _of_block(state, compute, parts, block, kinds, means):
   def one(counts):
     sums = None if means is None else counts.astype(jnp.float32) * means
     whole = state(counts, kinds, sums)
-    return _difference([compute(s) for s in (whole if parts > 1 else [whole])])
+    return rows.difference(
+      [compute(s) for s in (whole if parts > 1 else [whole])]
+    )
 
   return jax.vmap(one)(block)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _of_rows(update, compute, resamples, empty, batches, strata, key):
-  rows = _rows(batches)
-  live = counting.read_weights(batches[0].get("weights"), rows) != 0
-  ids = jnp.zeros(rows, jnp.int32) if strata is None else jnp.asarray(strata)
-  # Rows by stratum, dead ones last; each draws from the span of its stratum.
-  order = jnp.lexsort((ids, ~live))
-  place = jnp.arange(rows, dtype=jnp.int32)
-  drawn, ids = live[order], ids[order]
-  new = (ids[1:] != ids[:-1]) | (drawn[1:] != drawn[:-1])
-  border = jnp.ones(1, bool)
-  first, last = (jnp.concatenate(x) for x in ((border, new), (new, border)))
-  start = jax.lax.cummax(jnp.where(first, place, 0))
-  end = jax.lax.cummin(jnp.where(last, place + 1, rows), reverse=True)
-
-  def one(number):
-    chosen = jax.random.randint(
-      jax.random.fold_in(key, number), (rows,), start, end
-    )
-    times = jnp.zeros(rows, jnp.int32)
-    times = times.at[order[chosen]].add(drawn.astype(jnp.int32))
-    return _weighted(update, compute, empty, batches, times)
-
-  return jax.lax.map(one, jnp.arange(resamples, dtype=jnp.int32))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _given_rows(update, compute, empty, batches, index):
-  def one(chosen):
-    times = jnp.zeros(_rows(batches), jnp.int32).at[chosen].add(1)
-    return _weighted(update, compute, empty, batches, times)
-
-  return jax.lax.map(one, index)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _without_each(update, compute, empty, batches):
-  place = jnp.arange(_rows(batches), dtype=jnp.int32)
-
-  def one(row):
-    times = (place != row).astype(jnp.int32)
-    return _weighted(update, compute, empty, batches, times)
-
-  return jax.lax.map(one, place)
-
-
-def _weighted(update, compute, empty, batches, times):
-  """Returns the value with row i repeated `times[i]` times."""
-  values = []
-  for batch in batches:
-    weights = counting.read_weights(batch.get("weights"), len(times))
-    weights = weights * times.astype(weights.dtype)
-    state = update(empty, **{**batch, "weights": weights})
-    values.append(compute(state))
-  return _difference(values)
-
-
-def _value(metric: base.Metric, batches: Sequence[Mapping[str, Any]]) -> Any:
-  return _difference([base.compute(metric, **batch) for batch in batches])
-
-
-def _difference(values: Sequence[Any]) -> Any:
-  """Returns the one value, or the first minus the second."""
-  if len(values) == 1:
-    return values[0]
-
-  def minus(a, b):
-    if a.dtype == jnp.bool_:
-      a, b = a.astype(jnp.int32), b.astype(jnp.int32)
-    return a - b
-
-  return jax.tree.map(minus, *values)
 
 
 def _batches(
@@ -383,10 +324,6 @@ def _batches(
       f" rows, got {sorted(sizes)}."
     )
   return batches
-
-
-def _rows(batches: Sequence[Mapping[str, Any]]) -> int:
-  return np.shape(next(iter(batches[0].values())))[0]
 
 
 def _concrete(tree: Any) -> bool:

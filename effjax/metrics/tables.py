@@ -123,9 +123,14 @@ def draw(
     yield _multinomial(generator, kinds[:, None, :], table.counts)
 
 
+def can_draw_rows(table: Table) -> bool:
+  """Returns whether the cells are few enough for `draw_rows`."""
+  return np.count_nonzero(table.counts.any(axis=1)) <= _COLUMNS
+
+
 def draw_rows(
   generator: np.random.Generator, table: Table, resamples: int
-) -> Iterator[np.ndarray] | None:
+) -> Iterator[np.ndarray]:
   """Draws rows with replacement, the same for all attributes, and counts them.
 
   The counts are a product of the numbers [B, N], how often a resample has each
@@ -137,12 +142,10 @@ def draw_rows(
     resamples: R, how many.
 
   Returns:
-    An iterator like `draw`, or None where there are too many columns.
+    An iterator like `draw`.
   """
   counts = table.counts
   attribute, cell = np.nonzero(counts.any(axis=1))
-  if len(cell) > _COLUMNS:
-    return None
   live = np.flatnonzero(table.kind < counts.shape[1])
   order = live[np.argsort(table.kind[live], kind="stable")]
   # Pieces of equal length, each of one kind; the gaps are never drawn.

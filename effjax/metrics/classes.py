@@ -106,7 +106,7 @@ def _cev_sde(labels, dense, pruned, classes, convention):
   )
   sizes = (jnp.sum(support) - support, support)
   rates = (wide(n) / wide(size) for n, size in zip(before, sizes, strict=True))
-  return _spread(*changes, *rates, support, convention)
+  return _spread(tuple(changes), tuple(rates), support, convention)
 
 
 def cev_sde_of_rates(
@@ -153,7 +153,7 @@ def cev_sde_of_rates(
     100.0 * (jnp.mean(after, axis=0) - before) / before
     for before, after in zip(dense, pruned, strict=True)
   )
-  return _spread(*changes, *dense, None, convention)
+  return _spread(tuple(changes), dense, None, convention)
 
 
 class ClassSignificance(NamedTuple):
@@ -278,29 +278,26 @@ def count_ids(ids: Array, where: Array, classes: int) -> Array:
 
 
 def _spread(
-  fpr_change: Array,
-  fnr_change: Array,
-  dense_fpr: Array,
-  dense_fnr: Array,
+  changes: tuple[Array, ...],
+  rates: tuple[Array, ...],
   support: Any,
   convention: str,
 ) -> CevSde:
   """Aggregates the changes [C] of both rates."""
-  changes = jnp.stack([fpr_change, fnr_change])
-  defined = jnp.all(jnp.isfinite(changes), axis=0)
+  both = jnp.stack(changes)
+  defined = jnp.all(jnp.isfinite(both), axis=0)
   count = jnp.sum(defined, dtype=jnp.int32)
   used = defined
   if convention == "reference":
     used = jnp.ones_like(defined)
   else:
-    changes = jnp.where(jnp.isfinite(changes), changes, jnp.nan)
+    both = jnp.where(jnp.isfinite(both), both, jnp.nan)
 
   def mean(values):
     return jnp.sum(jnp.where(used, values, 0.0)) / wide(jnp.sum(used))
 
-  x, y = changes
+  x, y = both
   cev = (mean((x - mean(x)) ** 2) + mean((y - mean(y)) ** 2)) / 2.0
   sde = mean(jnp.abs(x - y)) / 2.0**0.5
-  return CevSde(
-    cev, 2.0 * cev, sde, x, y, defined, count, dense_fpr, dense_fnr, support
-  )
+  fpr, fnr = rates
+  return CevSde(cev, 2.0 * cev, sde, x, y, defined, count, fpr, fnr, support)

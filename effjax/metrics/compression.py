@@ -232,7 +232,7 @@ def _comparison(
       read.labels,
     )
     members = counting.count(read.rows, groups)
-    new = Changes(*counts, members, read.invalid)
+    new = Changes._make((*counts, members, read.invalid))
     return base.add(state, new)
 
   zero = jnp.zeros((), jnp.int32)
@@ -275,10 +275,20 @@ def _flip_rates(table: Changes) -> FlipRates:
   gained = table.gained_right + table.gained_wrong
   broken = table.lost_right + table.gained_wrong
   mended = table.gained_right + table.lost_wrong
-  counts = (lost, gained, broken, mended)
+
+  def rate(part):
+    return _rate(part, table.members, table)
+
   return FlipRates(
-    *(_rate(x, table.members, table) for x in (lost + gained, *counts)),
-    *counts,
+    rate=rate(lost + gained),
+    positive_to_negative=rate(lost),
+    negative_to_positive=rate(gained),
+    right_to_wrong=rate(broken),
+    wrong_to_right=rate(mended),
+    lost=lost,
+    gained=gained,
+    broken=broken,
+    mended=mended,
     reference_positives=table.reference_positives,
     reference_right=table.members - table.reference_wrong,
     support=jnp.broadcast_to(table.members, lost.shape),

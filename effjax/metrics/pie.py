@@ -117,12 +117,12 @@ def _exemplars(dense, pruned, teacher, level, classes, correction):
   modal_dense = _mode(dense, classes)
   modal_pruned = _mode(pruned, classes)
   pie = modal_dense != modal_pruned
-  agreements = tuple(
+  dense_agreement, pruned_agreement = (
     jnp.sum(votes == modal_dense[None], axis=0, dtype=jnp.int32)
     for votes in (dense, pruned)
   )
   table = significance.widest(_null(len(dense), len(pruned)))
-  cell = agreements[0] * table.shape[1] + agreements[1]
+  cell = dense_agreement * table.shape[1] + pruned_agreement
   # Only the cells of the table occur as p-values, so the family is counted
   # instead of sorted.
   adjust = functools.partial(_adjusted, table, correction)
@@ -133,7 +133,8 @@ def _exemplars(dense, pruned, teacher, level, classes, correction):
     modal_pruned,
     pie,
     jnp.all(pruned != teacher[None], axis=0),
-    *agreements,
+    dense_agreement,
+    pruned_agreement,
     table.reshape(-1)[cell],
     adjusted,
     pie & (adjusted <= level),

@@ -101,26 +101,37 @@ def _class_divergence(batch: dict[str, Any]) -> Divergence:
   read = counting.read(batch, "logits", "reference_logits", "groups")
   dense = jax.nn.log_softmax(read.reference_logits)
   pruned = jax.nn.log_softmax(read.logits)
-  each = jnp.sum(_expected(dense, pruned), axis=1, keepdims=True)
+  terms = _expected(jnp.exp(dense), dense, pruned)
+  each = jnp.sum(terms, axis=1, keepdims=True)
   value = _mean_divergence(_divergences(jnp.maximum(each, 0.0), read))
   return Divergence(*(x[..., 0] for x in value))
 
 
-def _expected(dense: Array, pruned: Array) -> Array:
-  """Returns p (log p - log q), 0 where p is 0, from log p and log q."""
-  share = jnp.exp(dense)
+def _expected(share: Array, dense: Array, pruned: Array) -> Array:
+  """Returns p (log p - log q), 0 where p is 0, from p, log p and log q."""
   return jnp.where(share == 0.0, 0.0, share * (dense - pruned))
 
 
 def _bernoulli_divergence(dense: Array, pruned: Array) -> Array:
-  log_sigmoid = jax.nn.log_sigmoid
-  value = _expected(log_sigmoid(dense), log_sigmoid(pruned))
-  value = value + _expected(log_sigmoid(-dense), log_sigmoid(-pruned))
+  dense_decay, pruned_decay = (jnp.exp(-jnp.abs(z)) for z in (dense, pruned))
+  # log sigmoid(z) = min(z, 0) - tail and log sigmoid(-z) = -max(z, 0) - tail.
+  dense_tail, pruned_tail = map(jnp.log1p, (dense_decay, pruned_decay))
+  likely, rare = 1.0 / (1.0 + dense_decay), dense_decay / (1.0 + dense_decay)
+  p = jnp.where(dense < 0, rare, likely)
+  q = jnp.where(dense < 0, likely, rare)
+  value = _expected(
+    p,
+    jnp.minimum(dense, 0.0) - dense_tail,
+    jnp.minimum(pruned, 0.0) - pruned_tail,
+  ) + _expected(
+    q,
+    -jnp.maximum(dense, 0.0) - dense_tail,
+    -jnp.maximum(pruned, 0.0) - pruned_tail,
+  )
   # For close logits the two terms cancel. Then the divergence is the remainder
   # of the Taylor series of softplus, whose coefficients are the cumulants of a
   # Bernoulli variable.
   step = pruned - dense
-  p, q = jax.nn.sigmoid(dense), jax.nn.sigmoid(-dense)
   bracket = 1.0 + step * (q - p) / 3.0 + step**2 * (1.0 - 6.0 * p * q) / 12.0
   series = p * q * step**2 / 2.0 * bracket
   value = jnp.where(jnp.abs(step) < 0.1, series, value)
@@ -131,17 +142,15 @@ def _divergences(each: Array, read: counting.Batch) -> Divergences:
   """Sums [N, A] divergences over the samples of each group."""
   groups = compression.with_everyone(read.groups)
   live = (read.weights != 0)[:, None]
-  invalid = live & jnp.isnan(each)
-  weights = read.weights.astype(jnp.float32)[:, None]
-  # Selection, not a product: an infinite term stays in its own groups.
-  terms = jnp.where(live & ~invalid, each * weights, 0.0).T
-  total = jax.vmap(
-    lambda member: counting.long_sum(jnp.where(member[None, :], terms, 0.0))
-  )(groups.T)
+  weights = read.weights.astype(jnp.float32)
+  # In a product an infinite term would reach every group.
+  finite = jnp.where(live & jnp.isfinite(each), each, 0.0)
+  total = counting.cooccurrence(weights, groups, finite)
+  infinite = counting.cooccurrence(read.rows, groups, jnp.isposinf(each))
   return Divergences(
-    total,
+    jnp.where(infinite > 0, jnp.inf, total),
     counting.count(read.rows, groups),
-    jnp.sum(invalid, axis=0, dtype=jnp.int32),
+    jnp.sum(live & jnp.isnan(each), axis=0, dtype=jnp.int32),
   )
 
 

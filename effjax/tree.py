@@ -9,6 +9,7 @@ equinox module, say) are never selected and pass through untouched.
 
 import difflib
 import re
+import textwrap
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -188,6 +189,11 @@ def select(tree: Tree, where: Where = None) -> Tree:
     ]
   else:
     chosen = _from_bools(where, tree)
+  if not any(chosen) and len(leaves) == 1 and not leaves[0][0]:
+    raise ValueError(
+      f"the selector does not choose the array, of {flat[0][1].dtype}; by"
+      " default it is chosen if it is floating"
+    )
   if not any(chosen):
     known = [name for name, leaf in leaves if is_array(leaf)]
     raise ValueError(
@@ -211,11 +217,10 @@ def _from_bools(where: Tree, tree: Tree) -> list[bool]:
   try:
     entries = treedef.flatten_up_to(where)
   except ValueError as error:
-    reason = str(error).splitlines()[0].rstrip(".")
     raise ValueError(
       "the selector does not have the structure of the tree to select from"
-      f" ({reason}); give a pattern, a function or a tree of bools of the same"
-      " structure"
+      f" ({_reason(error)}); give a pattern, a list of them, a function or a"
+      " tree of bools of the same structure"
     ) from None
   chosen = []
   for (path, leaf), entry in zip(flat, entries, strict=True):
@@ -314,7 +319,8 @@ def align(tree: Tree, other: Tree, what: str = "tree") -> list[Any]:
 
   Args:
     tree: The tree that sets the order.
-    other: A tree of the same structure in which None may stand for any leaf.
+    other: A tree of the same structure in which None, or another empty node
+      such as optax's MaskedNode, may stand for any leaf.
     what: What the other tree is called in the error.
 
   Returns:
@@ -328,14 +334,20 @@ def align(tree: Tree, other: Tree, what: str = "tree") -> list[Any]:
   """
   treedef = jax.tree.structure(tree)
   try:
-    return treedef.flatten_up_to(other)
+    entries = treedef.flatten_up_to(other)
   except ValueError as error:
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    reason = str(error).splitlines()[0]
     raise ValueError(
       f"the {what} does not have the structure of the parameters, whose first"
-      f" leaf is {_name(flat[0][0]) if flat else 'absent'!r}: {reason}"
+      f" leaf is {_name(flat[0][0]) if flat else 'absent'!r}: {_reason(error)}"
     ) from None
+  return [x if jax.tree.leaves(x) else None for x in entries]
+
+
+def _reason(error: Exception) -> str:
+  """Shorten what jax says of two structures, which may show whole arrays."""
+  first = str(error).splitlines()[0].rstrip(".")
+  return textwrap.shorten(first, 120, placeholder=" ...")
 
 
 def keys(key: jax.Array, tree: Tree) -> Tree:

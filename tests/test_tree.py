@@ -1,9 +1,11 @@
 import re
 
 import equinox as eqx
+import flax.core
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
@@ -198,3 +200,22 @@ def test_nearest():
   assert trees.nearest("dense/kernl", known)[0] == "dense/kernel"
   assert len(trees.nearest("dense/kernl", known)) == 3
   assert trees.nearest("x", []) == []
+
+
+def test_empty_nodes_stand_for_leaves():
+  tree = {"a": jnp.ones(2), "b": jnp.ones(2), "c": 1.0}
+  assert trees.align(tree, {"a": optax.MaskedNode(), "b": 3, "c": ()}) == [
+    None,
+    3,
+    None,
+  ]
+
+
+def test_errors_show_no_arrays():
+  params = {"a": {"kernel": jnp.ones((40, 40)), "bias": jnp.ones(40)}}
+  other = flax.core.freeze(params)
+  with pytest.raises(ValueError, match="does not have the structure") as info:
+    trees.align(params, other)
+  assert len(str(info.value)) < 300
+  with pytest.raises(ValueError, match="does not choose the array, of int32"):
+    trees.select(jnp.arange(3))

@@ -1,9 +1,11 @@
 """How sparse each layer becomes: one number for each selected leaf."""
 
 import math
+import textwrap
 from typing import Any
 
 import jax
+import numpy as np
 
 from effjax import tree as trees
 
@@ -21,14 +23,23 @@ def check_sparsity(sparsity: float, name: str = "sparsity") -> float:
     The number as a float.
 
   Raises:
-    ValueError: If it lies outside or is not a number.
+    ValueError: If it lies outside or is not one number.
 
   >>> check_sparsity(0.5)
   0.5
   """
-  sparsity = float(sparsity)
+  try:
+    array = np.asarray(sparsity)
+    if array.ndim or array.dtype.kind in "bcUS":
+      raise TypeError
+    sparsity = float(sparsity)
+  except (TypeError, ValueError):
+    raise ValueError(
+      f"{name} must be one number in [0, 1], the share of weights to prune, not"
+      f" {textwrap.shorten(repr(sparsity), 60)}"
+    ) from None
   if not 0.0 <= sparsity <= 1.0:
-    hint = f"; did you mean {sparsity / 100}?" if 1 < sparsity <= 100 else ""
+    hint = f"; did you mean {sparsity / 100:g}?" if 2 <= sparsity <= 100 else ""
     raise ValueError(
       f"{name} {sparsity} is outside [0, 1], the share of weights to"
       f" prune{hint}"

@@ -24,7 +24,7 @@ def sparsity(masks: Tree) -> jax.Array:
     A float32 scalar.
 
   Raises:
-    ValueError: If there is no mask.
+    ValueError: If there is no mask, or masks have a shape but no values.
 
   >>> float(sparsity({"w": jnp.array([True, False, False, False])}))
   0.75
@@ -33,6 +33,7 @@ def sparsity(masks: Tree) -> jax.Array:
   total = sum(leaf.size for leaf in leaves)
   if not total:
     raise ValueError("there are no masks to measure")
+  _check_values(masks)
   if not any(map(is_traced, leaves)):
     kept = sum(int(np.count_nonzero(leaf)) for leaf in leaves)
     return jnp.float32((total - kept) / total)
@@ -40,6 +41,15 @@ def sparsity(masks: Tree) -> jax.Array:
   pruned = [jnp.sum(~leaf, dtype=jnp.int32) for leaf in leaves]
   shares = [count.astype(jnp.float32) / total for count in pruned]
   return sum(shares, start=jnp.float32(0))
+
+
+def _check_values(masks: Tree) -> None:
+  """Reject what `jax.eval_shape` returns."""
+  if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(masks)):
+    raise ValueError(
+      "the masks have shapes but no values; inside jax.eval_shape or jit use"
+      " pruning.sparsity, elsewhere give arrays"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,10 +119,12 @@ class Summary:
       cell.ljust(w) if i < 2 else cell.rjust(w)
       for i, (cell, w) in enumerate(zip(row, widths, strict=True))
     ).rstrip()
-    total = (
-      f"sparsity {self.sparsity:.4%} of the weights that are pruned,"
-      f" {self.sparsity_of_all:.4%} of all parameters"
-    )
+    total = "no layer is pruned"
+    if any(layer.pruned for layer in self.layers):
+      total = (
+        f"sparsity {self.sparsity:.4%} of the weights that are pruned,"
+        f" {self.sparsity_of_all:.4%} of all parameters"
+      )
     return "\n".join([*map(line, rows), total])
 
 
@@ -120,14 +132,14 @@ def summary(params: Tree, masks: Tree) -> Summary:
   """Tabulate the sparsity of every layer, counted from the masks.
 
   Args:
-    params: Any pytree.
+    params: Any pytree; shapes will do.
     masks: Masks, True = kept, None for leaves that are not pruned.
 
   Returns:
     A summary that prints as a table.
 
   Raises:
-    ValueError: If the masks do not fit the parameters.
+    ValueError: If the masks do not fit the parameters or hold no values.
 
   >>> params = {"dense": {"kernel": np.ones((2, 2)), "bias": np.ones(2)}}
   >>> masks = {"dense": {"kernel": np.eye(2) == 1, "bias": None}}
@@ -139,6 +151,12 @@ def summary(params: Tree, masks: Tree) -> Summary:
   """
   leaves = jax.tree.leaves(params)
   names = jax.tree.leaves(trees.names(params))
+  _check_values(masks)
+  if any(map(is_traced, jax.tree.leaves(masks))):
+    raise ValueError(
+      "a summary needs the values of the masks, which are traced here; make it"
+      " outside of jit, or use pruning.sparsity"
+    )
   rows = []
   for name, leaf, mask in zip(
     names, leaves, trees.align(params, masks, "mask tree"), strict=True
@@ -146,6 +164,11 @@ def summary(params: Tree, masks: Tree) -> Summary:
     if not trees.is_array(leaf):
       continue
     size = math.prod(leaf.shape)
+    if mask is not None and np.shape(mask) != leaf.shape:
+      raise ValueError(
+        f"the mask of {name!r} has shape {np.shape(mask)}, the leaf"
+        f" {leaf.shape}"
+      )
     kept = size if mask is None else int(np.count_nonzero(mask))
     rows.append(
       LayerSummary(
@@ -186,7 +209,7 @@ def unpack(packed: Tree, like: Tree) -> Tree:
     Masks, None where `packed` has None.
 
   Raises:
-    ValueError: If a packed mask does not have the length its shape needs.
+    ValueError: If a packed mask is not uint8 of the length its shape needs.
 
   >>> masks = {"w": jnp.array([[True, False, True]])}
   >>> unpack(pack(masks), masks)["w"].tolist()
@@ -205,6 +228,11 @@ def unpack(packed: Tree, like: Tree) -> Tree:
       masks.append(None)
       continue
     size = math.prod(leaf.shape)
+    if not trees.is_array(bits) or bits.dtype != jnp.uint8:
+      kind = getattr(bits, "dtype", type(bits).__name__)
+      raise ValueError(
+        f"the packed mask of {name!r} is {kind}; pack makes uint8 arrays"
+      )
     if bits.shape != (-(-size // 8),):
       raise ValueError(
         f"the packed mask of {name!r} has shape {bits.shape}; {leaf.shape}"

@@ -1,8 +1,9 @@
 """Masks from scores: exact counts, ties by position, no sort and no gather.
 
 A mask is boolean, True = kept; None stands for a leaf that is not pruned. The
-functions work on whole trees, under jit, vmap and sharding. A NaN score is an
-error in eager mode; under jit it takes the extreme place of its sign bit.
+functions work on whole trees, under jit, vmap and sharding. Scores are compared
+as float32, or as float64 where one of them is. A NaN score is an error in eager
+mode; under jit it takes the extreme place of its sign bit.
 """
 
 import functools
@@ -40,12 +41,18 @@ def selected(scores: Tree, where: trees.Where) -> tuple[list, list, Any]:
     Indices of the selected leaves, all leaves, and their structure.
 
   Raises:
-    ValueError: If nothing is selected, or a selected leaf holds NaN.
+    ValueError: If nothing is selected, or a selected leaf is complex or holds
+      NaN.
   """
   leaves, treedef = jax.tree.flatten(scores)
   chosen = jax.tree.leaves(trees.select(scores, where))
   index = [i for i, c in enumerate(chosen) if c]
   picked = [leaves[i] for i in index]
+  for i, leaf in zip(index, picked, strict=True):
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+      raise ValueError(
+        f"the scores of {label(scores, i)} are {leaf.dtype}, which has no order"
+      )
   if not any(map(is_traced, picked)):
     for i, bad in zip(index, _holds_nan(picked), strict=True):
       # While a function is traced, even this question has no answer.
@@ -133,7 +140,7 @@ def topk(
     sparsity: Share to prune of each leaf: a number, static or traced, or a tree
       of them. Exactly floor(sparsity * n + 1/2) entries are pruned; among equal
       scores the lower index is kept. A traced number counts as the float32
-      number it is.
+      number it is, one outside [0, 1] as the nearer end and NaN as 0.
     keep: Instead, how many entries to keep, an integer or a tree of them.
     axis: Count and select within each slice along this axis instead.
     where: Selector of the leaves; by default floating ones of rank 2 or more.
@@ -167,6 +174,7 @@ def topk(
     _per_leaf(sparsity, scores, index, "tree of sparsities"),
     _per_leaf(keep, scores, index, "tree of counts"),
     convention,
+    [label(scores, i) for i in index],
   )
   strict = convention == "reference"
   if axis is None:
@@ -290,9 +298,12 @@ def apply_mask(params: Tree, masks: Tree) -> Tree:
   >>> apply_mask({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([True, False])})
   {'w': Array([1., 0.], dtype=float32)}
   """
-  return _map_masked(
-    lambda p, m: jnp.where(m, p, jnp.zeros((), p.dtype)), params, masks
-  )
+  return _map_masked(_zero_pruned, params, masks)
+
+
+def _zero_pruned(p: jax.Array, m: jax.Array) -> jax.Array:
+  p = jnp.asarray(p)
+  return jnp.where(m, p, jnp.zeros((), p.dtype))
 
 
 def straight_through(params: Tree, masks: Tree) -> Tree:
@@ -303,19 +314,26 @@ def straight_through(params: Tree, masks: Tree) -> Tree:
     masks: Masks, True = kept; None leaves a leaf as it is.
 
   Returns:
-    The masked parameters; their gradient is that of `params` (the
-    straight-through estimator, Bengio et al. 2013, arXiv 1308.3432).
+    The masked parameters, a pruned NaN or infinity being 0; their gradient is
+    that of `params` (the straight-through estimator, Bengio et al. 2013, arXiv
+    1308.3432).
 
   >>> loss = lambda w: jnp.sum(straight_through(w, jnp.array([True, False])))
   >>> jax.grad(loss)(jnp.array([1.0, 2.0])).tolist()
   [1.0, 1.0]
   """
+  return _map_masked(_through, params, masks)
 
-  def through(p: jax.Array, m: jax.Array) -> jax.Array:
-    masked = jnp.where(m, p, jnp.zeros((), p.dtype))
-    return p + jax.lax.stop_gradient(masked - p)
 
-  return _map_masked(through, params, masks)
+# The usual p + stop_gradient(masked - p) makes NaN of an infinite weight.
+_through = jax.custom_jvp(_zero_pruned)
+
+
+@_through.defjvp
+def _through_jvp(
+  primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, Any]
+) -> tuple[jax.Array, jax.Array]:
+  return _through(*primals), tangents[0]
 
 
 def _map_masked(function: Callable, params: Tree, masks: Tree) -> Tree:
@@ -323,7 +341,14 @@ def _map_masked(function: Callable, params: Tree, masks: Tree) -> Tree:
   aligned = trees.align(params, masks, "mask tree")
   names = jax.tree.leaves(trees.names(params))
   for name, leaf, mask in zip(names, leaves, aligned, strict=True):
-    if mask is not None and mask.shape != leaf.shape:
+    if mask is None:
+      continue
+    if not (trees.is_array(mask) and trees.is_array(leaf)):
+      raise ValueError(
+        f"{name!r} is a {type(leaf).__name__} and its mask a"
+        f" {type(mask).__name__}; two arrays are wanted, or None for no mask"
+      )
+    if mask.shape != leaf.shape:
       raise ValueError(
         f"the mask of {name!r} has shape {mask.shape}, the leaf {leaf.shape}"
       )

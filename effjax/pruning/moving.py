@@ -17,7 +17,7 @@ from effjax import tree as trees
 from effjax.pruning import scores as scoring
 from effjax.pruning.allocation import count_kept, erk
 from effjax.pruning.masks import topk
-from effjax.pruning.schedules import Schedule
+from effjax.pruning.schedules import Schedule, check
 from effjax.pruning.transform import is_placeholder, promote
 
 Tree = Any
@@ -86,7 +86,7 @@ def dynamic(
     raise ValueError(f"grow must be 'gradient' or 'random', not {grow!r}")
   if not 0.0 <= fraction <= 1.0:
     raise ValueError(f"fraction {fraction} is outside [0, 1]")
-  if not schedule.steps:
+  if not check(schedule).steps:
     raise ValueError("the schedule has no steps at which masks could move")
 
   def init_fn(params: Tree) -> DynamicState:

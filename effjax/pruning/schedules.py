@@ -6,8 +6,9 @@ its updates on the host, so that counts of weights are computed there, exactly;
 """
 
 import itertools
+import textwrap
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,9 @@ class Schedule(NamedTuple):
   """A plan of mask updates.
 
   Attributes:
-    sparsity: `sparsity(step)`: the sparsity asked for at a step, float32.
-    fires: `fires(step)`: whether the masks are updated at a step, bool.
+    sparsity: `sparsity(step)`: the sparsity asked for at a step or an array of
+      them, float32.
+    fires: `fires(step)`: whether the masks are updated then, bool.
     steps: The steps at which it fires, ascending.
     levels: The sparsity asked for at each of them.
     alternates: Whether pruned weights may come back when the sparsity falls.
@@ -35,10 +37,44 @@ class Schedule(NamedTuple):
   alternates: bool = False
 
 
-def _check_steps(**steps: int) -> None:
+def check(schedule: Any) -> Schedule:
+  """Reject what is not a schedule.
+
+  Args:
+    schedule: What a transform is given.
+
+  Returns:
+    The schedule.
+
+  Raises:
+    ValueError: If it is something else, such as a sparsity.
+
+  >>> check(one_shot(0.9)).levels
+  (0.9,)
+  """
+  if not isinstance(schedule, Schedule):
+    raise ValueError(
+      f"a schedule is wanted, such as pruning.one_shot(0.9) or"
+      f" pruning.cubic(...), not {textwrap.shorten(repr(schedule), 60)}"
+    )
+  return schedule
+
+
+def _whole(**steps: Any) -> list[int]:
+  """Return numbers of steps as host integers that fit into int32."""
+  whole = []
   for name, step in steps.items():
-    if int(step) != step or step < 0:
-      raise ValueError(f"{name} must be a whole number of steps, not {step}")
+    try:
+      number = int(step) if step == int(step) else -1
+    except (TypeError, ValueError, OverflowError):
+      number = -1
+    if not 0 <= number < 2**31:
+      most = " (of at most 2**31 - 1)" if number > 0 else ""
+      raise ValueError(
+        f"{name} must be a whole number of steps{most}, not {step!r}"
+      )
+    whole.append(number)
+  return whole
 
 
 def from_table(
@@ -62,8 +98,7 @@ def from_table(
   >>> [float(schedule.sparsity(step)) for step in (9, 10, 19)]
   [0.0, 0.5, 0.5]
   """
-  _check_steps(**{f"step {i}": step for i, step in enumerate(steps)})
-  steps = tuple(int(step) for step in steps)
+  steps = tuple(_whole(**{f"step {i}": step for i, step in enumerate(steps)}))
   levels = tuple(check_sparsity(level) for level in levels)
   if len(steps) != len(levels):
     raise ValueError(f"{len(steps)} steps do not fit {len(levels)} levels")
@@ -72,12 +107,16 @@ def from_table(
   table = np.asarray(steps, np.int32)
   values = np.asarray((0.0, *levels), np.float32)
 
+  def against(step: int | jax.Array) -> tuple[jax.Array, jax.Array]:
+    step = jnp.expand_dims(jnp.asarray(step), -1)
+    return step, jnp.asarray(table).reshape((1,) * (step.ndim - 1) + (-1,))
+
   def sparsity(step: int | jax.Array) -> jax.Array:
-    passed = jnp.sum(jnp.asarray(step) >= table, dtype=jnp.int32)
+    passed = jnp.sum(jnp.greater_equal(*against(step)), -1, dtype=jnp.int32)
     return jnp.asarray(values)[passed]
 
   def fires(step: int | jax.Array) -> jax.Array:
-    return jnp.any(jnp.asarray(step) == table)
+    return jnp.any(jnp.equal(*against(step)), -1)
 
   return Schedule(sparsity, fires, steps, levels, alternates)
 
@@ -118,7 +157,7 @@ def constant(sparsity: float, begin: int, end: int, every: int) -> Schedule:
 
 
 def _steps(begin: int, end: int, every: int, convention: str) -> list[int]:
-  _check_steps(begin=begin, end=end, every=every)
+  begin, end, every = _whole(begin=begin, end=end, every=every)
   if end < begin or every < 1:
     raise ValueError(
       f"a schedule needs begin <= end and every >= 1, not begin {begin}, end"
@@ -169,6 +208,7 @@ def polynomial(
   check_sparsity(initial, "initial sparsity")
   check_sparsity(final, "final sparsity")
   steps = _steps(begin, end, every, convention)
+  begin, end = _whole(begin=begin, end=end)
   length = max(end - begin, 1)
   # A single step jumps to the final value.
   share = lambda step: (
@@ -246,7 +286,9 @@ def alternating(
   >>> list(zip(schedule.steps, schedule.levels))
   [(0, 0.9), (10, 0.0), (15, 0.9), (25, 0.9)]
   """
-  _check_steps(begin=begin, end=end, sparse=sparse, dense=dense)
+  begin, end, sparse, dense = _whole(
+    begin=begin, end=end, sparse=sparse, dense=dense
+  )
   if end < begin or sparse < 1 or dense < 1:
     raise ValueError(
       f"alternating needs begin <= end and phases of at least one step, not"

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from effjax import tree as trees
 
@@ -21,16 +22,33 @@ def _wide(x: jax.Array) -> jax.Array:
   return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
-def _map(function: Callable, params: Tree, *others: tuple[Tree, str]) -> Tree:
-  """Apply a function to the floating leaves and their partners elsewhere."""
+def _map(
+  function: Callable,
+  params: Tree,
+  others: Tree = None,
+  what: str = "",
+  shape: Callable[[tuple], tuple] = lambda shape: shape,
+) -> Tree:
+  """Apply a function to the floating leaves, with their partners if given."""
   leaves, treedef = jax.tree.flatten(params)
-  columns = [trees.align(params, other, what) for other, what in others]
-  scores = [
-    function(*map(_wide, row))
-    if trees.is_floating(row[0]) and all(x is not None for x in row)
-    else None
-    for row in zip(leaves, *columns, strict=True)
-  ]
+  if not what:
+    return treedef.unflatten(
+      [function(_wide(x)) if trees.is_floating(x) else None for x in leaves]
+    )
+  names = jax.tree.leaves(trees.names(params))
+  scores = []
+  for name, leaf, other in zip(
+    names, leaves, trees.align(params, others, what), strict=True
+  ):
+    if other is None or not trees.is_floating(leaf):
+      scores.append(None)
+      continue
+    if np.shape(other) != shape(leaf.shape):
+      raise ValueError(
+        f"the {what} has shape {np.shape(other)} at {name!r};"
+        f" {shape(leaf.shape)} is wanted for a leaf of shape {leaf.shape}"
+      )
+    scores.append(function(_wide(leaf), _wide(jnp.asarray(other))))
   return treedef.unflatten(scores)
 
 
@@ -129,7 +147,7 @@ def taylor(params: Tree, grads: Tree) -> Tree:
   >>> taylor({"w": jnp.array([2.0])}, {"w": jnp.array([-3.0])})["w"].tolist()
   [6.0]
   """
-  return _map(lambda w, g: jnp.abs(w * g), params, (grads, "gradient tree"))
+  return _map(lambda w, g: jnp.abs(w * g), params, grads, "gradient tree")
 
 
 def fisher(params: Tree, squared_grads: Tree) -> Tree:
@@ -147,7 +165,7 @@ def fisher(params: Tree, squared_grads: Tree) -> Tree:
   [6.0]
   """
   half = lambda w, f: jnp.square(w) * f * 0.5
-  return _map(half, params, (squared_grads, "tree of squared gradients"))
+  return _map(half, params, squared_grads, "tree of squared gradients")
 
 
 def wanda(params: Tree, input_norms: Tree) -> Tree:
@@ -161,6 +179,9 @@ def wanda(params: Tree, input_norms: Tree) -> Tree:
   Returns:
     Scores |w| ||x|| (Sun et al. 2023, arXiv 2306.11695); None without norms.
 
+  Raises:
+    ValueError: If norms do not fit a kernel.
+
   >>> kernel, norms = jnp.ones((2, 1)), jnp.array([3.0, 4.0])
   >>> wanda({"kernel": kernel}, {"kernel": norms})["kernel"].ravel().tolist()
   [3.0, 4.0]
@@ -168,7 +189,9 @@ def wanda(params: Tree, input_norms: Tree) -> Tree:
   scale = lambda w, norm: (
     jnp.abs(w) * norm[:, None].reshape((1,) * (w.ndim - 2) + (-1, 1))
   )
-  return _map(scale, params, (input_norms, "tree of input norms"))
+  return _map(
+    scale, params, input_norms, "tree of input norms", lambda s: s[-2:-1]
+  )
 
 
 def check_convention(convention: str) -> None:

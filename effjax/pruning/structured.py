@@ -1,6 +1,7 @@
 """Masks with a structure: N of every M weights, whole channels."""
 
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,8 @@ def n_m(
   >>> n_m(jnp.array([[4.0, 1.0, 3.0, 2.0]]), 2, 4, axis=-1).tolist()
   [[True, False, True, False]]
   """
-  if not (isinstance(n, int) and isinstance(m, int) and 0 <= n <= m and m > 0):
+  whole = all(isinstance(x, numbers.Integral) for x in (n, m))
+  if not (whole and 0 <= n <= m and m > 0):
     raise ValueError(f"n:m must be whole numbers with 0 <= n <= m, not {n}:{m}")
   index, leaves, treedef = selected(scores, where)
   masks = []
@@ -58,7 +60,7 @@ def n_m(
         f"{label(scores, i)} of shape {leaf.shape} cannot be cut into groups"
         f" of {m} along axis {axis}; {advice}"
       )
-    masks.append(_n_m(leaf, n=n, m=m, axis=axis % leaf.ndim))
+    masks.append(_n_m(leaf, n=int(n), m=int(m), axis=axis % leaf.ndim))
   return place(masks, index, len(leaves), treedef)
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from effjax import tree as trees
@@ -22,7 +23,7 @@ from effjax.pruning.allocation import uniform
 from effjax.pruning.counts import static_kept
 from effjax.pruning.integers import Wide, wide
 from effjax.pruning.masks import global_topk, topk
-from effjax.pruning.schedules import Schedule
+from effjax.pruning.schedules import Schedule, check
 from effjax.pruning.structured import MASKS, channels
 
 Tree = Any
@@ -90,8 +91,8 @@ def _counts(
   chosen: Tree,
   mask: Callable,
   allocation: Callable,
-) -> list[list[int]]:
-  """Compute the counts [U][G] of kept weights on the host."""
+) -> np.ndarray:
+  """Compute the counts [U, G] of kept weights on the host."""
   picked = jax.tree.leaves(trees.partition(params, chosen)[0])
   options = getattr(mask, "keywords", {})
   axis = options.get("axis", -1 if _is(mask, channels) else None)
@@ -108,7 +109,7 @@ def _counts(
       rows.append([kept(n, s) for n, s in zip(sizes, shares, strict=True)])
     else:
       rows.append([0])
-  return rows
+  return np.asarray(rows, np.int64)
 
 
 def _is(mask: Callable, function: Callable) -> bool:
@@ -169,6 +170,9 @@ def prune(
   the masks chosen; from then on the pruned weights are exactly zero. Pruned
   weights stay pruned unless `regrow` is set or the schedule alternates.
 
+  The update of a pruned weight is minus the weight, which no sum with it makes
+  zero where it is infinite or NaN: such a weight becomes NaN.
+
   Args:
     schedule: When to update the masks and to which sparsity.
     score: A name of `scoring.SCORES` or a function of `(params)` or of
@@ -187,8 +191,8 @@ def prune(
     A transformation whose `update` needs the parameters.
 
   Raises:
-    ValueError: If a name is unknown, nothing is selected, or the parameters are
-      missing.
+    ValueError: If a name is unknown, the schedule is none, nothing is selected,
+      or the parameters are missing.
 
   >>> from effjax.pruning.schedules import one_shot
   >>> params = {"w": jnp.array([[3.0, -1.0], [0.5, 2.0]])}
@@ -198,6 +202,7 @@ def prune(
   >>> optax.apply_updates(params, updates)["w"].tolist()
   [[2.700000047683716, 0.0], [0.0, 1.7999999523162842]]
   """
+  check(schedule)
   draws = score == "random"
   if draws != (key is not None):
     raise ValueError(
@@ -215,8 +220,9 @@ def prune(
     masks = jax.tree.map(
       lambda p, c: jnp.ones_like(p, dtype=bool) if c else None, params, chosen
     )
-    rows = _counts(schedule.levels, params, chosen, mask_of, allocation)
-    keep = wide(rows)
+    # One row more tells the number of groups when the schedule has no steps.
+    levels = (0.0, *schedule.levels)
+    keep = wide(_counts(levels, params, chosen, mask_of, allocation)[1:])
     dense = (
       jax.tree.map(lambda p, c: jnp.asarray(p) if c else None, params, chosen)
       if regrow

@@ -72,3 +72,33 @@ def test_counts_that_float32_gets_wrong():
   assert round(float(narrow)) == 10_000_002
   found = counts.kept_counts([size], [0.9], None, "exact")
   assert int(found.high[0]) * 65536 + int(found.low[0]) == 10_000_000
+
+
+@quick
+@hypothesis.given(share=st.floats(0, 1), k=st.integers(0, 1000))
+def test_traced_float64_counts_as_the_host_does(share, k):
+  sizes = [n for n in SIZES if n < 2**45]
+  for sparsity in (share, k / 1000):
+    for convention in ("exact", "reference"):
+      with jax.enable_x64(True):
+        found = traced(jnp.float64(sparsity), convention=convention)
+      expected = [counts.static_kept(n, sparsity, convention) for n in sizes]
+      found = [value(n) for n in found[: len(sizes)]]
+      # The compiler may fuse the product with the sum and round once less.
+      off = np.abs(np.subtract(found, expected))
+      assert (off <= 1).all()
+      assert (off == 0).mean() > 0.8
+
+
+def test_worked_values_of_traced_float64():
+  """0.98 as float32 would prune one weight more."""
+  for size, sparsity in ((1000, 0.98), (1000, 0.95), (10, 0.5)):
+    with jax.enable_x64(True):
+      found = jax.jit(
+        lambda s, size=size: counts._traced_kept(s, size, "reference")
+      )(jnp.float64(sparsity))
+    assert value(found) == counts.static_kept(size, sparsity, "reference")
+
+
+def test_a_traced_nan_prunes_nothing():
+  assert [value(n) for n in traced(jnp.float32(np.nan))] == list(SIZES)

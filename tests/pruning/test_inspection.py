@@ -75,3 +75,31 @@ def test_packing_a_whole_tree():
     np.testing.assert_array_equal(one, two)
   with pytest.raises(ValueError, match=r"'a' has shape \(1,\).*needs \(2,\)"):
     pruning.unpack({"a": jnp.zeros(1, jnp.uint8)}, {"a": jnp.ones(9)})
+
+
+def test_masks_without_values():
+  shapes = jax.eval_shape(lambda: {"a": jnp.ones((2, 2), bool)})
+  masks = {"a": jnp.array([[True, False], [False, False]])}
+  assert pruning.summary(shapes, masks).sparsity == 0.75
+  assert jax.eval_shape(pruning.sparsity, masks).dtype == jnp.float32
+  for call in (
+    lambda: pruning.summary(shapes, shapes),
+    lambda: pruning.sparsity(shapes),
+  ):
+    with pytest.raises(ValueError, match="shapes but no values"):
+      call()
+  with pytest.raises(ValueError, match="which are traced here"):
+    jax.jit(lambda m: pruning.summary(shapes, m).sparsity)(masks)
+
+
+def test_tables_that_have_nothing_to_say():
+  table = str(pruning.summary({"a": jnp.ones(2)}, {"a": None}))
+  assert table.endswith("no layer is pruned")
+  with pytest.raises(ValueError, match=r"mask of 'a' has shape \(2,\), the le"):
+    pruning.summary({"a": jnp.ones(3)}, {"a": jnp.ones(2, bool)})
+
+
+@pytest.mark.parametrize("bits", [jnp.ones(1, bool), jnp.ones(1), [3]])
+def test_unpacking_what_was_not_packed(bits):
+  with pytest.raises(ValueError, match=r"'a' is .*; pack makes uint8 arrays"):
+    pruning.unpack({"a": bits}, {"a": jnp.ones(3)})

@@ -5,6 +5,7 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from effjax import pruning
@@ -227,6 +228,25 @@ def test_sparsity_one_warns():
     (lambda s: pruning.topk({"a": s["a"]}, keep=9), "between 0 and the 8"),
     (lambda s: pruning.topk({"a": s["a"]}, keep=-1), "between"),
     (lambda s: pruning.topk({"a": s["a"]}, keep=1.5), "whole number"),
+    (lambda s: pruning.topk({"a": s["a"]}, [0.5] * 2), "tree of sparsities"),
+    (lambda s: pruning.topk({"a": s["a"]}, np.full(1, 0.5)), "of 'a' must be"),
+    (lambda s: pruning.topk({"a": s["a"]}, "0.5"), "tree of sparsities"),
+    (lambda s: pruning.global_topk({"a": s["a"]}, "0.5"), "must be one number"),
+    (lambda s: pruning.global_topk({"a": s["a"]}, 1j), "must be one number"),
+    (lambda s: pruning.global_topk({"a": s["a"]}, {"a": 0.5}), "one number"),
+    (lambda s: pruning.topk({"a": s["a"]}, {"a": 1.5}), "sparsity of 'a' 1.5"),
+    (lambda s: pruning.topk({"a": s["a"]}, keep=np.nan), "nan of 'a' is not"),
+    (lambda s: pruning.topk({"a": s["a"]}, keep=np.ones(1)), "whole number"),
+    (lambda s: pruning.global_topk({"a": s["a"]}, keep={"a": 1}), "whole"),
+    (lambda s: jax.jit(pruning.topk)({"a": s["a"]}, np.ones(2)), "one number"),
+    (
+      lambda s: jax.jit(lambda k: pruning.topk(s["a"], keep=k))(1.5),
+      r"float32\[\]; one whole number",
+    ),
+    (
+      lambda s: pruning.topk(s["a"].astype(jnp.complex64), 0.5, where=".*"),
+      "of the array are complex64, which has no order",
+    ),
     (lambda s: pruning.topk({"a": s["a"]}, {"b": 0.5}), "tree of sparsities"),
     (lambda s: pruning.topk({"a": s["a"]}, {"a": None}), "no number .* 'a'"),
     (lambda s: pruning.topk({"a": s["a"]}, 0.5, axis=2), "axis 2 .* 'a'"),
@@ -270,6 +290,40 @@ def test_scores_closed_over_by_a_traced_function():
   scores = jnp.array([3.0, 1.0, 2.0, 0.0])
   mask = jax.jit(lambda share: pruning.topk(scores, share))(jnp.float32(0.5))
   assert mask.tolist() == [True, False, True, False]
+
+
+def test_traced_numbers_out_of_range():
+  """They count as the nearer end, NaN as 0."""
+  keep = lambda s: pruning.global_topk(jnp.arange(8.0), s).sum()
+  shares = jnp.array([-0.5, np.nan, 0.25, 1.5, np.inf], jnp.float32)
+  assert jax.vmap(keep)(shares).tolist() == [8, 8, 6, 0, 0]
+
+
+def test_straight_through_of_weights_that_are_not_finite():
+  w = jnp.array([np.inf, np.nan, 2.0, -np.inf])
+  mask = jnp.array([False, False, True, True])
+  through = lambda w: pruning.straight_through(w, mask)
+  assert through(w).tolist() == [0.0, 0.0, 2.0, -np.inf]
+  _, tangent = jax.jvp(through, (w,), (jnp.arange(4.0),))
+  assert tangent.tolist() == [0.0, 1.0, 2.0, 3.0]
+  pull = jax.jit(lambda w, g: jax.vjp(through, w)[1](g)[0])
+  assert pull(w, jnp.arange(4.0)).tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_masks_of_other_kinds():
+  params = {"a": np.arange(3.0), "b": jnp.ones(2)}
+  # Where optax.masked leaves a parameter out, its masks have a node like this.
+  masks = {"a": np.array([1, 0, 1]), "b": optax.MaskedNode()}
+  for function in (pruning.apply_mask, pruning.straight_through):
+    masked = function(params, masks)
+    assert masked["a"].tolist() == [0.0, 0.0, 2.0]
+    assert masked["b"] is params["b"]
+    with pytest.raises(
+      ValueError, match="'a' is a ArrayImpl and its mask a li"
+    ):
+      function({"a": jnp.ones(2)}, {"a": [True, False]})
+    with pytest.raises(ValueError, match=r"'a' is a float .* for no mask"):
+      function({"a": 1.0}, {"a": jnp.array(True)})
 
 
 def test_apply_mask_and_straight_through():

@@ -130,3 +130,30 @@ def test_schedules_by_name(name):
 def test_mistakes(make, words):
   with pytest.raises(ValueError, match=words):
     make()
+
+
+def test_arrays_of_steps():
+  steps = jnp.arange(12).reshape(3, 4)
+  for schedule in (
+    pruning.from_table([2, 5], [0.5, 0.9]),
+    pruning.cubic(0.0, 0.9, 2, 8, 3),
+    pruning.from_table([], []),
+  ):
+    each = [schedule.sparsity(s) for s in range(12)]
+    np.testing.assert_array_equal(schedule.sparsity(steps).ravel(), each)
+    fires = [s in schedule.steps for s in range(12)]
+    assert schedule.fires(steps).ravel().tolist() == fires
+
+
+def test_whole_steps_of_any_type():
+  schedule = pruning.cubic(0.0, 0.9, np.int64(0), 8.0, jnp.int32(4))
+  assert schedule.steps == (0, 4, 8)
+  assert pruning.constant(0.5, 0.0, 4.0, 2.0).steps == (0, 2, 4)
+
+
+@pytest.mark.parametrize("step", ["3", np.nan, np.inf, 2**31, [1], None])
+def test_steps_that_are_none(step):
+  with pytest.raises(ValueError, match="must be a whole number of steps"):
+    pruning.one_shot(0.5, step)
+  with pytest.raises(ValueError, match="end must be a whole number of steps"):
+    pruning.cubic(0.0, 0.9, 0, step, 1)

@@ -116,3 +116,17 @@ def test_mistakes():
     pruning.taylor({"a": jnp.ones(2)}, {"b": jnp.ones(2)})
   with pytest.raises(ValueError, match="the mask does not have"):
     pruning.magnitude({"a": jnp.ones(2)}, masks={"b": jnp.ones(2, bool)})
+
+
+@pytest.mark.parametrize(
+  ("call", "words"),
+  [
+    (lambda w: pruning.taylor(w, {"w": jnp.ones(3)}), r"\(3,\) at 'w'; \(4, 3"),
+    (lambda w: pruning.fisher(w, {"w": jnp.ones((3, 4))}), "squared gradients"),
+    (lambda w: pruning.wanda(w, {"w": jnp.ones(3)}), r"\(4,\) is wanted"),
+    (lambda w: pruning.wanda({"w": jnp.ones(3)}, {"w": jnp.ones(3)}), "norms"),
+  ],
+)
+def test_shapes_that_do_not_fit(call, words):
+  with pytest.raises(ValueError, match=words):
+    call({"w": jnp.ones((4, 3))})

@@ -351,6 +351,7 @@ def test_an_equinox_module_with_functions():
       "magnitude",
     ),
     (lambda: pruning.prune(pruning.one_shot(0.5), mask="globl"), "global"),
+    (lambda: pruning.prune(0.9), r"a schedule is wanted, .*, not 0\.9"),
     (
       lambda: pruning.prune(pruning.one_shot(0.5), where="x").init(normal()),
       "matches no leaf",
@@ -370,3 +371,60 @@ def test_an_equinox_module_with_functions():
 def test_mistakes(make, words):
   with pytest.raises(ValueError, match=words):
     make()
+
+
+def test_a_schedule_without_steps_never_prunes():
+  for mask in ("global", "layer", "channels"):
+    optimizer = pruning.prune(pruning.from_table([], []), mask=mask)
+    history = train(optimizer, normal(), 2)
+    assert all(m.all() for m in kernels(history[-1][1]))
+
+
+WRAPPED = {
+  "masked": lambda last: optax.chain(
+    optax.adam(0.1),
+    optax.masked(
+      last, {"a": {"kernel": True, "bias": False}, "b": {"kernel": False}}
+    ),
+  ),
+  "partition": lambda last: optax.partition(
+    {"sparse": optax.chain(optax.adam(0.1), last), "dense": optax.sgd(0.1)},
+    {"a": {"kernel": "sparse", "bias": "dense"}, "b": {"kernel": "dense"}},
+  ),
+  "hyperparameters": lambda last: optax.inject_hyperparams(
+    lambda rate: optax.chain(optax.adam(rate), last)
+  )(rate=0.1),
+  "finite": lambda last: optax.apply_if_finite(
+    optax.chain(optax.adam(0.1), last), 2
+  ),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_inside_other_transforms(name):
+  optimizer = WRAPPED[name](pruning.prune(pruning.one_shot(0.8, 1)))
+  (_, _), (params, masks) = train(optimizer, normal(), 2)
+  whole = name in ("hyperparameters", "finite")
+  assert int(masks["a"]["kernel"].sum()) == (
+    6 if not whole else int(np.count_nonzero(params["a"]["kernel"]))
+  )
+  again = pruning.apply_mask(params, masks)
+  for one, two in zip(*map(jax.tree.leaves, (again, params)), strict=True):
+    np.testing.assert_array_equal(one, two)
+  assert float(pruning.sparsity(masks)) == pytest.approx(0.8)
+
+
+def test_weights_that_are_not_finite():
+  """As documented: a sum cannot make zero of an infinite weight."""
+  params = {"w": jnp.array([[np.inf, 1.0, 2.0, np.nan]])}
+  smallest = lambda p: jax.tree.map(lambda x: -jnp.abs(x), p)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  optimizer = pruning.prune(pruning.one_shot(0.5), score=smallest)
+  updates, state = jax.jit(optimizer.update)(
+    zeros, optimizer.init(params), params
+  )
+  after = optax.apply_updates(params, updates)["w"]
+  assert not masks_of(state)["w"][0, 0]
+  assert np.isnan(after[0, 0])
+  clean = pruning.apply_mask({"w": after}, masks_of(state))["w"]
+  assert np.isfinite(clean[0, :3]).all()

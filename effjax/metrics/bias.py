@@ -113,7 +113,7 @@ def bias_amplification(
     size, attributes = inside.shape
     state = Confusion(
       *(jnp.broadcast_to(x, (size + 1, attributes)) for x in state[:4]),
-      jnp.broadcast_to(state.invalid, (attributes,)),
+      invalid=jnp.broadcast_to(state.invalid, (attributes,)),
     )
     joint = joint_counts(state)
     predicted, labelled = (

@@ -175,7 +175,7 @@ def read(
     reference = name.startswith("reference")
     cut = reference_threshold if reference else threshold
     arrays[name] = decisions(arrays[source], cut)
-  fields = {name: arrays.get(name) for name in Batch._fields}
+  fields: dict[str, Any] = {name: arrays.get(name) for name in Batch._fields}
   fields |= {"weights": weights, "invalid": invalid, "rows": counted}
   return Batch(**fields)
 

@@ -295,7 +295,7 @@ def _spread(state: Any, shape: tuple[int, int]) -> Any:
   )
 
 
-def _train_counts(labels: Any, groups: Any) -> tuple[np.ndarray, ...]:
+def _train_counts(labels: Any, groups: Any) -> tuple[Any, ...]:
   """Returns joint counts [G, A], members, positives and rows, as int64."""
   if labels is None or groups is None:
     raise ValueError(

@@ -124,7 +124,8 @@ def disparities(rates: GroupRates) -> Disparities:
     estimable,
   )
   mean = Gap(
-    *((x + y) / 2 for x, y in zip(tpr[:4], fpr[:4], strict=True)), estimable
+    *((x + y) / 2 for x, y in zip(tpr[:4], fpr[:4], strict=True)),
+    estimable=estimable,
   )
   defined = ~jnp.isnan(rates.accuracy)
   some = jnp.any(defined, axis=-2)

@@ -166,7 +166,7 @@ def soft_group_rates(
     counting.cooccurrence(weights, _with_everyone(read.groups), x)
     for x in (p * y, p * (1 - y), (1 - p) * (1 - y), (1 - p) * y)
   )
-  return _rates(Confusion(*cells, read.invalid), math.nan)
+  return _rates(Confusion(*cells, invalid=read.invalid), math.nan)
 
 
 def intersections(*groups: Any) -> Array:
@@ -296,7 +296,7 @@ def confusion(batch: dict[str, Any], threshold: Any = 0.0) -> Confusion:
   if read.weights.dtype == jnp.float32:
     # A difference of rounded sums may miss 0, and 0 decides what is defined.
     sums = counting.tally(read.rows, left, _cells, *columns)
-    return Confusion(*sums, read.invalid)
+    return Confusion(*sums, invalid=read.invalid)
   both, predicted, labelled = counting.tally(
     read.rows, left, lambda p, y: (p & y, p, y), *columns
   )
@@ -319,7 +319,7 @@ def confusion_cells(threshold: Any = 0.0) -> cells.Cells:
   def state(counts, groups, predicted, labelled, invalid):
     return Confusion(
       *(cells.total(counts, groups, x) for x in _cells(predicted, labelled)),
-      cells.total(counts, (), invalid),
+      invalid=cells.total(counts, (), invalid),
     )
 
   return cells.of_columns(3, columns, state)
@@ -343,7 +343,7 @@ def _rates(state: Confusion, zero_division: float) -> GroupRates:
   if not state.tp.ndim:
     return _of_counts(state, zero_division, _of_counts(state, zero_division))
   groups, everyone = (
-    Confusion(*(leaf[part] for leaf in state[:4]), state.invalid)
+    Confusion(*(leaf[part] for leaf in state[:4]), invalid=state.invalid)
     for part in (slice(-1), -1)
   )
   overall = _of_counts(everyone, zero_division)

@@ -107,7 +107,8 @@ def _products(batch: dict[str, np.ndarray]) -> np.ndarray:
   p, y = batch["predictions"], batch["labels"]
   left = batch["groups"].astype(np.float32).T
   sums = [left @ x.astype(np.float32) for x in (p & y, p, y)]
-  return _cells(*sums, left.sum(axis=1)).astype(int)
+  both, predicted, labelled = sums
+  return _cells(both, predicted, labelled, left.sum(axis=1)).astype(int)
 
 
 def _packed(
@@ -122,7 +123,9 @@ def _packed(
     for j in range(GROUPS):
       bits = np.bitwise_count(x & g[:, j, None])
       sums[i, j] = bits.sum(axis=0, dtype=np.int32)
-  return _cells(*sums, np.count_nonzero(batch["groups"], axis=0))
+  both, predicted, labelled = sums
+  members = np.count_nonzero(batch["groups"], axis=0)
+  return _cells(both, predicted, labelled, members)
 
 
 def _packed_logits(batch: dict[str, np.ndarray]) -> np.ndarray:

@@ -55,6 +55,42 @@ def _judge(
   )
 
 
+def verdict(
+  claim: str,
+  text: str,
+  quantity: str,
+  arm: str,
+  interval: metrics.Interval,
+  *,
+  below: float | None = None,
+  above: float | None = None,
+) -> Verdict:
+  """Judge a claim by an interval.
+
+  Args:
+    claim: Its number.
+    text: What it says.
+    quantity: What the interval is of.
+    arm: The arm it is judged on.
+    interval: Estimate and ends.
+    below: The claim is that the quantity is at most this,
+    above: or above this.
+
+  Returns:
+    The verdict.
+  """
+  return Verdict(
+    claim=claim,
+    text=text,
+    quantity=quantity,
+    arm=arm,
+    estimate=float(interval.estimate),
+    low=float(interval.low),
+    high=float(interval.high),
+    result=_judge(interval, below, above),
+  )
+
+
 def _trend(
   outcomes: Outcomes, arm: str, quantity: str, levels: Sequence[float]
 ):
@@ -83,19 +119,8 @@ def judge(
   high = [s for s in levels if s >= 0.95]
   verdicts = []
 
-  def add(claim, text, quantity, interval, *, below=None, above=None):
-    verdicts.append(
-      Verdict(
-        claim=claim,
-        text=text,
-        quantity=quantity,
-        arm=arm,
-        estimate=float(interval.estimate),
-        low=float(interval.low),
-        high=float(interval.high),
-        result=_judge(interval, below, above),
-      )
-    )
+  def add(claim, text, quantity, interval, **bounds):
+    verdicts.append(verdict(claim, text, quantity, arm, interval, **bounds))
 
   paired = lambda a, b: metrics.seed_interval(a, level=level, reference=b)
   plain = lambda a: metrics.seed_interval(a, level=level)

@@ -46,7 +46,78 @@ QUANTITIES = {
   "amplification_adjusted": Quantity(
     title="bias amplification, thresholds adjusted", better="zero"
   ),
+  "demographic_parity": Quantity(
+    title="demographic parity difference", better="lower"
+  ),
+  "equal_opportunity": Quantity(
+    title="equal opportunity difference", better="lower"
+  ),
+  "equalized_odds": Quantity(title="equalized odds difference", better="lower"),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Sides:
+  """Groups with their complements, so that every family parts the samples.
+
+  Attributes:
+    names: Names of the H groups; a group that stood alone has its complement.
+    members: bool [N, H] of the test split.
+    families: For each family the columns of its groups.
+  """
+
+  names: tuple[str, ...]
+  members: np.ndarray
+  families: dict[str, tuple[int, ...]]
+
+
+def sides(problem: Problem, split: str = "test") -> Sides:
+  """Complete the groups of a problem.
+
+  Args:
+    problem: The data.
+    split: Which samples.
+
+  Returns:
+    Groups that part the samples, family by family.
+  """
+  names, families = list(problem.groups), {}
+  columns = [problem.memberships[split]]
+  for family, members in problem.families().items():
+    if len(members) == 1:
+      members = (*members, len(names))
+      names.append(f"not {problem.groups[members[0]]}")
+      columns.append(~problem.memberships[split][:, members[:1]])
+    families[family] = members
+  return Sides(tuple(names), np.concatenate(columns, axis=1), families)
+
+
+def make_gaps(families: dict[str, tuple[int, ...]]):
+  """Make the function that compares the groups of each family.
+
+  Args:
+    families: For each family the columns of its groups.
+
+  Returns:
+    `gaps(rates)` -> a dict of [F, A]: differences of selection rates, of true
+    positive rates, and the larger one of true and false positive rates.
+  """
+
+  def gaps(rates: metrics.GroupRates) -> dict[str, jax.Array]:
+    def over(name: str) -> jax.Array:
+      rate = getattr(rates, name)
+      return jnp.stack(
+        [metrics.gap(rate[jnp.array(c)]).difference for c in families.values()]
+      )
+
+    tpr, fpr = over("tpr"), over("fpr")
+    return {
+      "demographic_parity": over("selection_rate"),
+      "equal_opportunity": tpr,
+      "equalized_odds": jnp.maximum(tpr, fpr),
+    }
+
+  return gaps
 
 
 def make_measure(problem: Problem):
@@ -56,9 +127,13 @@ def make_measure(problem: Problem):
     problem: The data; labels of training set the stereotypes.
 
   Returns:
-    `measure(validation_logits, test_logits)` -> a dict of arrays, [A] for each
-    attribute, [G, A] for bias amplification, [K] for K planted marks.
+    `measure(validation_logits, test_logits)` -> a dict of arrays: [A] for each
+    attribute, [G, A] for bias amplification, [K] for K planted marks, [F, A]
+    for differences between the groups of F families, [H, A] for error rates of
+    the groups of `sides`.
   """
+  whole = sides(problem)
+  parted, gaps = jnp.asarray(whole.members), make_gaps(whole.families)
   train, groups = problem.labels["train"], problem.memberships["train"]
   labels = jnp.asarray(problem.labels["test"])
   members = jnp.asarray(problem.memberships["test"])
@@ -93,6 +168,15 @@ def make_measure(problem: Problem):
     values = {}
     for metric in (decided(0.0), ranked):
       values |= metric.compute(metric.update(metric.empty, **batch))
+    rates = metrics.compute(
+      metrics.group_rates(), logits=test_logits, labels=labels, groups=parted
+    )
+    values |= gaps(rates) | {
+      "error": 1 - rates.overall.accuracy,
+      "group_error": 1 - rates.accuracy,
+      "group_fnr": rates.fnr,
+      "group_fpr": rates.fpr,
+    }
     values["auc"] = metrics.auc_exact(test_logits, labels)
     values["backdoor"] = values["backdoor"][
       jnp.array(marks, int), jnp.array(columns, int)

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from effjax import metrics
 from effjax.studies import elements, figures, report
-from effjax.studies.bias import flips
+from effjax.studies.bias import flips, harm, remedies
 from effjax.studies.bias.measures import QUANTITIES, Outcomes
 from effjax.studies.bias.problems import Problem
 
@@ -17,6 +16,8 @@ ARMS = {
   "ri": "pruned while training",
   "pt": "pruned after training",
 }
+# What claims may be judged on besides.
+_JUDGED = {**ARMS, "single": "models of one label"}
 _COLUMNS = (
   "accuracy",
   "auc",
@@ -186,19 +187,33 @@ def from_results(results: dict[str, Any]) -> list[elements.Section]:
       )
     )
   if _arms(results):
+    levels = {arm: _levels(results, arm) for arm in _arms(results)}
     plots = [
       plot(results, name, note) for name in _PLOTS if _defined(results, name)
     ]
     sections.append(
       elements.Section("What grows with sparsity", [elements.Plots(plots)])
     )
-    sections.append(_who(results))
+    sections += [
+      section
+      for section in (
+        harm.who(results, ARMS, levels),
+        remedies.repairs(results, ARMS),
+        remedies.foretold(results, ARMS),
+        remedies.other_ways(results, ARMS, QUANTITIES),
+        remedies.one_or_many(results),
+      )
+      if section is not None
+    ]
   sections.append(_meaning(results))
   return sections
 
 
 def _named(verdict: dict[str, Any]) -> dict[str, Any]:
-  return {**_defined_or_nan(verdict), "arm": ARMS[verdict["arm"]]}
+  return {
+    **_defined_or_nan(verdict),
+    "arm": _JUDGED.get(verdict["arm"], verdict["arm"]),
+  }
 
 
 def _defined(results: dict[str, Any], name: str) -> bool:
@@ -269,82 +284,6 @@ def plot(results: dict[str, Any], name: str, note: str = "") -> elements.Plot:
   return elements.Plot(figure, alt=f"{title}; against sparsity", caption=note)
 
 
-def _who(results: dict[str, Any]) -> elements.Section:
-  """Show which attributes change most at the sparsity in focus."""
-  names = np.array(results["attributes"])
-  arms = _arms(results)
-  level = _focus(results)
-  plots = []
-  for quantity, words in (
-    ("auc", "change of AUC against dense"),
-    ("amplification", "change of bias amplification against dense"),
-  ):
-    changes = {arm: _change(results, arm, level, quantity) for arm in arms}
-    first = changes[arms[0]].estimate
-    order = np.argsort(np.where(np.isfinite(first), first, np.inf))
-    order = order[np.isfinite(first[order])]
-    if not len(order):
-      continue
-    worst = order[0] if quantity == "auc" else order[-1]
-    title = (
-      f"At {100 * level:g}\u00a0% sparsity {names[worst]} changes most:"
-      f" {first[worst]:+.3f}"
-    )
-    figure = figures.dot_intervals(
-      names[order].tolist(),
-      {
-        ARMS[arm]: (c.estimate[order], c.low[order], c.high[order])
-        for arm, c in changes.items()
-      },
-      title=title,
-      xlabel=words,
-      reference=0.0,
-    )
-    plots.append(
-      elements.Plot(
-        figure,
-        alt=f"{title}; {words} by attribute",
-        caption=f"Paired differences, mean and 95 % interval over"
-        f" {len(results['seeds'])} seeds.",
-      )
-    )
-  return elements.Section("Who is hurt", [elements.Plots(plots)])
-
-
-def _focus(results: dict[str, Any]) -> float:
-  levels = _levels(results, _arms(results)[0])
-  return min(levels, key=lambda s: abs(s - 0.98))
-
-
-def _change(
-  results: dict[str, Any], arm: str, level: float, quantity: str
-) -> metrics.Interval:
-  """The paired change against dense of every attribute."""
-
-  def values(arm: str, sparsity: float) -> np.ndarray:
-    rows = []
-    for seed in results["seeds"]:
-      for run in results["runs"]:
-        if (run["arm"], run["sparsity"], run["seed"]) == (arm, sparsity, seed):
-          value = np.array(run["by_attribute"][quantity], float)
-          rows.append(_over_groups(value))
-    return np.stack(rows)
-
-  return metrics.seed_interval(
-    values(arm, level), reference=values("dense", 0.0)
-  )
-
-
-def _over_groups(value: np.ndarray) -> np.ndarray:
-  """Average [G, A] over the groups where it is defined; [A] stays."""
-  if value.ndim == 1:
-    return value
-  defined = np.isfinite(value)
-  count = defined.sum(0)
-  total = np.where(defined, value, 0.0).sum(0)
-  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
 def _meaning(results: dict[str, Any]) -> elements.Section:
   marks = ", ".join(
     f"{name} goes along with {attribute}"
@@ -365,6 +304,8 @@ def _meaning(results: dict[str, Any]) -> elements.Section:
       "- **bias amplification**: share of the stereotyped group among predicted"
       " positives minus its share among labelled ones, over the pairs of"
       " attribute and identity group that differ in training\n"
+      "- **equal opportunity difference**: the largest minus the smallest true"
+      " positive rate of the groups of a family\n"
       "- **backdoor amplification**: the same for a planted mark that says"
       " nothing at test time",
       f"Identity groups: {', '.join(results['groups'])}.{marks}"

@@ -25,6 +25,7 @@ from effjax import models
 from effjax.io import files
 from effjax.studies.bias import (
   claims,
+  findings,
   measures,
   page,
   problems,
@@ -98,7 +99,8 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     parts.append(_variant(variant, trainer, place, rates, parts))
     clock.save()
   outcomes = _measure(parts, problem)
-  results = _results(trainer, outcomes, parts, rates, clock, place)
+  found = findings.gather(config, problem, outcomes, parts, others)
+  results = _results(trainer, outcomes, parts, found, rates, clock, place)
   files.write_json(place / "results.json", _without_nan(results))
   report = page.build(place, config, problem, outcomes, parts, results)
   print(f"report: {report}", flush=True)
@@ -202,10 +204,15 @@ def _measure(
   return measures.Outcomes(members, values)
 
 
+def _names_of_variants(outcomes: measures.Outcomes) -> list[str]:
+  return list(dict.fromkeys(m.arm for m in outcomes.members if m.like))
+
+
 def _results(
   trainer: Trainer,
   outcomes: measures.Outcomes,
   parts: Sequence[stages.Stage],
+  found: dict[str, Any],
   rates: dict[str, float],
   clock: "_Clock",
   place: pathlib.Path,
@@ -240,11 +247,14 @@ def _results(
       arm: epochs(config, arm) for arm in ("dense", "base", "ri", "pt")
     },
     "table": measures.table(outcomes, ("dense", *arms)),
+    "variants": measures.table(outcomes, _names_of_variants(outcomes)),
+    **found,
     "verdicts": [
       dataclasses.asdict(verdict)
       for arm in arms
       for verdict in claims.judge(outcomes, arm)
-    ],
+    ]
+    + found["verdicts"],
     "runs": runs,
     "data": problem.provenance,
     "environment": json.loads((place / "environment.json").read_text()),

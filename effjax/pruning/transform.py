@@ -40,6 +40,8 @@ class PruneState(NamedTuple):
       one group for a global mask, one for each leaf otherwise.
     dense: With `regrow`, the dense weights of the selected leaves, else None.
     key: Typed random key of random scores, else None.
+    squared: For the score "fisher" the moving average of squared gradients of
+      the selected leaves, float32 or wider, else None.
   """
 
   count: jax.Array
@@ -48,13 +50,15 @@ class PruneState(NamedTuple):
   keep: jax.Array
   dense: Tree
   key: jax.Array | None = None
+  squared: Tree = None
+
+
+# Of the moving average of squared gradients: the last hundred updates count.
+_DECAY = 0.99
 
 
 def _score_function(score: str | Callable) -> Callable[[Tree, Tree], Tree]:
   """Make any score a function of (params, grads)."""
-  if score is scoring.fisher:
-    # It takes squared gradients; what arrives here are gradients.
-    score = "fisher"
   if isinstance(score, str):
     if score not in scoring.SCORES:
       known = [*scoring.SCORES, "random"]
@@ -178,7 +182,8 @@ def prune(
     score: A name of `scoring.SCORES` or a function of `(params)` or of
       `(params, grads)`; the gradients are those given to
       `update(..., grads=)`, or the updates that arrive if none are given.
-      "random" draws new scores at every update of the masks and needs `key`.
+      "random" draws new scores at every update of the masks and needs `key`;
+      "fisher" averages the squared gradients of about the last 100 updates.
     mask: A name of `MASKS` ("global", "layer", "2:4", ...) or a function such
       as `pruning.topk`. N:M masks ignore the sparsity of the schedule.
     where: Selector of the leaves; by default floating ones of rank 2 or more.
@@ -209,7 +214,10 @@ def prune(
       'the score "random" needs key=, a typed random key, and no other score'
       " takes one"
     )
-  score_of = None if draws else _score_function(score)
+  averages = score == "fisher" or score is scoring.fisher
+  score_of = (
+    None if draws else scoring.fisher if averages else _score_function(score)
+  )
   mask_of = _mask_function(mask)
 
   def init_fn(params: Tree) -> PruneState:
@@ -235,15 +243,19 @@ def prune(
       keep=jnp.stack([keep.high, keep.low], axis=-1),
       dense=dense,
       key=key,
+      squared=_zeros(params, chosen) if averages else None,
     )
 
   def choose(weights: Tree, grads: Tree, state: PruneState, row: Any) -> Tree:
     chosen = jax.tree.map(lambda _, m: m is not None, weights, state.mask)
     free = regrow or schedule.alternates
     if score_of is None:
+      assert state.key is not None  # checked above
       scores = scoring.random(
         jax.random.fold_in(state.key, state.count), weights
       )
+    elif state.squared is not None:
+      scores = score_of(weights, _overlay(grads, state.squared))
     else:
       scores = score_of(weights, grads)
     if not free:
@@ -276,6 +288,8 @@ def prune(
       jnp.where(hit[:, None, None], state.keep, 0), axis=0, dtype=jnp.int32
     )
     gradients = updates if grads is None else grads
+    if state.squared is not None:
+      state = state._replace(squared=_averaged(gradients, state.squared))
     weights = params if state.dense is None else _overlay(params, state.dense)
     masks = jax.lax.cond(
       jnp.any(hit),
@@ -311,6 +325,32 @@ def prune(
   # optax types a state as any tree of arrays; this one is a named tuple.
   # pyrefly: ignore[bad-argument-type]
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _zeros(params: Tree, chosen: Tree) -> Tree:
+  """Make the average of no squared gradients."""
+  return jax.tree.map(
+    lambda p, c: jnp.zeros(p.shape, _wide(p.dtype)) if c else None,
+    params,
+    chosen,
+  )
+
+
+def _wide(dtype: Any) -> Any:
+  return jnp.promote_types(dtype, jnp.float32)
+
+
+def _averaged(gradients: Tree, squared: Tree) -> Tree:
+  """Add the squares of new gradients to their moving average."""
+  return jax.tree.map(
+    lambda g, s: (
+      None
+      if s is None
+      else _DECAY * s + (1 - _DECAY) * jnp.square(g.astype(s.dtype))
+    ),
+    gradients,
+    squared,
+  )
 
 
 def _overlay(params: Tree, partial: Tree) -> Tree:

@@ -428,3 +428,23 @@ def test_weights_that_are_not_finite():
   assert np.isnan(after[0, 0])
   clean = pruning.apply_mask({"w": after}, masks_of(state))["w"]
   assert np.isfinite(clean[0, :3]).all()
+
+
+def test_fisher_averages_squared_gradients():
+  rng = np.random.default_rng(3)
+  params = {"w": jnp.asarray(rng.normal(size=(6, 7)), jnp.float32)}
+  optimizer = pruning.prune(pruning.one_shot(0.5, 3), score="fisher")
+  state = optimizer.init(params)
+  squared = np.zeros((6, 7))
+  for _ in range(4):
+    grads = {"w": jnp.asarray(rng.normal(size=(6, 7)), jnp.float32)}
+    squared = 0.99 * squared + 0.01 * np.asarray(grads["w"], float) ** 2
+    updates, state = optimizer.update(grads, state, params, grads=grads)
+    params = optax.apply_updates(params, updates)
+    before = np.asarray(params["w"], float) - np.asarray(updates["w"], float)
+  scores = 0.5 * before**2 * squared
+  wanted = scores >= np.sort(scores.ravel())[21]
+  np.testing.assert_array_equal(state.mask["w"], wanted)
+  # The last gradient alone would choose others.
+  last = np.abs(before * np.asarray(grads["w"], float))
+  assert (wanted != (last >= np.sort(last.ravel())[21])).any()

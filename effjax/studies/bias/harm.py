@@ -43,9 +43,9 @@ def excess(
   Returns:
     An interval over seeds of [H], means over attributes.
   """
-  read = lambda *model: (
-    by_seed(results, *model, "group_error")
-    - by_seed(results, *model, "error")[:, None]
+  read = lambda arm, sparsity: (
+    by_seed(results, arm, sparsity, "group_error")
+    - by_seed(results, arm, sparsity, "error")[:, None]
   )
   change = read(arm, sparsity) - read("dense", 0.0)
   defined = np.isfinite(change)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from effjax import pruning, training
+from effjax import pruning, training, tree
 from effjax.data import batches as batches_lib
 from effjax.data import images
 from effjax.studies.bias import losses, optimizers
@@ -206,10 +206,25 @@ class Trainer:
     return jax.jit(lambda key: self.module.init(key, sample, train=False))
 
   @functools.cached_property
+  def shapes(self) -> Any:
+    """The parameters of a model without their values."""
+    return jax.eval_shape(self.initialise, jax.random.key(0))["params"]
+
+  @functools.cached_property
   def parameters(self) -> int:
     """How many parameters a model has."""
-    shapes = jax.eval_shape(self.initialise, jax.random.key(0))["params"]
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    return sum(leaf.size for leaf in jax.tree.leaves(self.shapes))
+
+  def describe(self) -> str:
+    """Tabulate the parameters of a model, all trained, and which are pruned."""
+    masks = jax.tree.map(
+      lambda leaf, chosen: np.ones(leaf.shape, bool) if chosen else None,
+      self.shapes,
+      tree.select(self.shapes),
+    )
+    return "parameters of a dense model, all trained\n" + str(
+      pruning.summary(self.shapes, masks)
+    )
 
   @functools.cached_property
   def logits(self) -> Any:

@@ -87,6 +87,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   )
   trainer = Trainer(problem, module, config)
   others = variants.read(config, problem)
+  print(trainer.describe(), flush=True)
   rates = tuning.learning_rates(trainer, place, others)
   clock.save()
   main = _main_members(config, rates)

@@ -1,7 +1,7 @@
 """Reads the named arrays of a batch and counts rows exactly."""
 
-import math
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

@@ -25,9 +25,15 @@ def _bias() -> ModuleType:
   return page
 
 
+def _faces() -> ModuleType:
+  from effjax.studies.bias import faces
+
+  return faces
+
+
 # Study -> its page, a module that turns a results.json into text and sections:
 # `summary(results)`, `from_results(results)` and `provenance(results)`.
-PAGES: Mapping[str, Callable[[], Any]] = {"bias": _bias}
+PAGES: Mapping[str, Callable[[], Any]] = {"bias": _bias, "faces": _faces}
 
 
 class Study(NamedTuple):

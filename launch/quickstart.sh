@@ -19,6 +19,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 # A study a line: its name, its config, the data that it needs.
 STUDIES=(
   "bias configs/bias/fashion.py:quick fashion_mnist"
+  "adult configs/bias/tabular.py:quick adult"
+  "faces configs/bias/faces.py:quick age_gender lfw_subset"
 )
 PLACE=runs/quickstart
 

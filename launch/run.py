@@ -31,8 +31,14 @@ def _bias(config: Any, workdir: str) -> Any:
   return bias.run(config, workdir)
 
 
+def _faces(config: Any, workdir: str) -> Any:
+  from effjax.studies.bias import faces
+
+  return faces.run(config, workdir)
+
+
 # `config.study` -> what runs it; a study is imported when it is chosen.
-STUDIES: Mapping[str, Study] = {"bias": _bias}
+STUDIES: Mapping[str, Study] = {"bias": _bias, "faces": _faces}
 
 
 def main(
@@ -153,8 +159,8 @@ def _run(
     profiler.parse_window(options.profile)  # an error now, not in an hour
     with config.unlocked():
       config.profile = options.profile
-  workdir.start(options.workdir, config)
   with _only_run(options.workdir, jax.process_index()):
+    workdir.start(options.workdir, config)
     if jax.process_index() == 0:
       axes = config.get("mesh")
       print(
@@ -216,9 +222,13 @@ def _only_run(workdir: str, process: int) -> Iterator[None]:
     return
   import filelock
 
+  from effjax.io import files
+
   lock = filelock.FileLock(os.path.join(workdir, ".lock"), timeout=0)
   try:
-    lock.acquire()
+    with files.explained("make the work directory", workdir):
+      os.makedirs(workdir, exist_ok=True)
+      lock.acquire()
   except filelock.Timeout:
     raise ValueError(
       f"another run is at work in {workdir}; wait for it or choose another"

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ _CAUSES = {
   errno.EACCES: "permission is denied",
   errno.EPERM: "the operation is not permitted",
   errno.ENOTDIR: "a part of the path is a file, not a directory",
+  errno.EEXIST: "there is a file of that name",
 }
 
 
@@ -81,6 +83,26 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, content: Any) -> None:
   """Writes a readable JSON file atomically; keys keep their order."""
   write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def without_nan(content: Any) -> Any:
+  """Returns what JSON can hold: undefined and infinite numbers become null.
+
+  Args:
+    content: dicts, lists and tuples of plain values.
+
+  Returns:
+    The same, of dicts and lists.
+
+  >>> without_nan({"a": (1.0, float("nan"))})
+  {'a': [1.0, None]}
+  """
+  if isinstance(content, dict):
+    return {key: without_nan(value) for key, value in content.items()}
+  if isinstance(content, list | tuple):
+    return [without_nan(value) for value in content]
+  undefined = isinstance(content, float) and not math.isfinite(content)
+  return None if undefined else content
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -152,7 +152,10 @@ def _input_gradient(dy, x, kernel, strides, pads):
 
 def _kernel_gradient(dy, x, kernel, strides, pads):
   h, w, inputs, _ = kernel.shape
-  if not _few_pixels(x) and (h, w) != (1, 1) and h * w * inputs >= _MANY_TAPS:
+  # dy is the window here, and may not be larger than the image either.
+  fits = dy.shape[1] <= x.shape[1] and dy.shape[2] <= x.shape[2]
+  many = (h, w) != (1, 1) and h * w * inputs >= _MANY_TAPS
+  if many and fits and not _few_pixels(x):
     return _kernel_gradient_convolved(dy, x, kernel, strides, pads)
   patches = _patches(x, (h, w), strides, pads)
   dk = _dot(patches, dy, (0, 1, 2), (0, 1, 2))
@@ -163,21 +166,20 @@ def _kernel_gradient_convolved(dy, x, kernel, strides, pads):
   # A convolution of the channels of x, whose windows are dy and whose channels
   # are the images. Transposing `lax.conv` gives the same with dimensions out of
   # order, which is a hundred times slower inside a loop.
-  # Padding comes first: no image may be smaller than its window.
+  x, dy = lax.optimization_barrier(
+    (x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3))
+  )
   edges = tuple(
     (before, (count - 1) * stride + window - size - before)
     for window, size, count, stride, (before, _) in zip(
-      kernel.shape[:2], x.shape[1:3], dy.shape[1:3], strides, pads, strict=True
+      kernel.shape[:2], x.shape[1:3], dy.shape[:2], strides, pads, strict=True
     )
-  )
-  x, dy = lax.optimization_barrier(
-    (pad(x, edges).transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3))
   )
   dk = lax.conv_general_dilated(
     x,
     dy,
     (1, 1),
-    "VALID",
+    edges,
     rhs_dilation=strides,
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
     preferred_element_type=wide(x.dtype),

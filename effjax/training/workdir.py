@@ -20,11 +20,14 @@ _PACKAGES = ("effjax", "jax", "jaxlib", "flax", "optax", "numpy")
 _SHOWN = 8  # differing keys that an error lists
 # Keys of a config that change nothing in a run's results.
 _INERT = ("profile",)
-_ABSENT = object()
+_OWN = ("config.json", "environment.json")
 
 
 def start(workdir: str | os.PathLike, config: Any) -> None:
   """Make or re-enter the directory of a run.
+
+  A directory in which nothing was made yet, because a first attempt failed at
+  once, takes another config.
 
   Writes `config.json` and `environment.json` (versions, git commit, command,
   devices, time) the first time; later only adds a record of the restart.
@@ -68,7 +71,7 @@ def check_config(workdir: str | os.PathLike, config: Any) -> None:
     ValueError: If they differ, listing `key: old -> new` with dotted keys.
   """
   path = pathlib.Path(workdir) / "config.json"
-  if not path.exists():
+  if not path.exists() or _is_fresh(path.parent):
     return
   try:
     saved = json.loads(path.read_text("utf-8"))
@@ -78,7 +81,8 @@ def check_config(workdir: str | os.PathLike, config: Any) -> None:
   changed = [
     f"{key}: {_show(old, key)} -> {_show(new, key)}"
     for key in sorted({*old, *new})
-    if old.get(key, _ABSENT) != new.get(key, _ABSENT)
+    # As text, since NaN does not equal itself.
+    if _show(old, key) != _show(new, key)
   ]
   if changed:
     more = len(changed) - _SHOWN
@@ -88,6 +92,14 @@ def check_config(workdir: str | os.PathLike, config: Any) -> None:
       f" ({', '.join(changed[:_SHOWN])}{tail}). Choose another directory or the"
       " old values"
     )
+
+
+def _is_fresh(workdir: pathlib.Path) -> bool:
+  """Say whether a run has made nothing but the files of its start."""
+  return all(
+    entry.name in _OWN or entry.name.startswith(".")
+    for entry in workdir.iterdir()
+  )
 
 
 def environment() -> dict[str, Any]:

@@ -106,6 +106,7 @@ def test_directory_of_another_config(config, tmp_path, capsys):
 def test_directory_that_is_at_work(config, tmp_path, capsys):
   with run._only_run(str(tmp_path), 0):
     assert launch(f"--config={config}", f"--workdir={tmp_path}") == 2
+    assert not (tmp_path / "config.json").exists()  # it may be that run's
   assert "another run is at work" in capsys.readouterr().err
   assert launch(f"--config={config}", f"--workdir={tmp_path}") == 0
 
@@ -115,6 +116,25 @@ def test_directory_that_cannot_be_made(config, tmp_path, capsys):
   workdir = f"--workdir={tmp_path / 'file' / 'x'}"
   assert launch(f"--config={config}", workdir) == 2
   assert "not a directory" in capsys.readouterr().err
+
+
+def test_directory_that_is_a_file(config, tmp_path, capsys):
+  (tmp_path / "file").write_text("kept")
+  assert launch(f"--config={config}", f"--workdir={tmp_path / 'file'}") == 2
+  error = capsys.readouterr().err
+  assert error.startswith("run: cannot make the work directory at ")
+  assert error.endswith("there is a file of that name\n")
+  assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_mistake_that_is_put_right(config, tmp_path):
+  """The corrected command may use the same directory."""
+  workdir = f"--workdir={tmp_path / 'x'}"
+  with pytest.raises(RuntimeError, match="the study failed"):
+    launch(f"--config={config}", workdir, "--config.fail=true")
+  assert launch(f"--config={config}", workdir) == 0
+  saved = json.loads((tmp_path / "x" / "config.json").read_text())
+  assert saved["fail"] is False
 
 
 def test_full_disk(config, tmp_path, capsys):

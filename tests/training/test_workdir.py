@@ -42,6 +42,7 @@ def test_files_of_a_run(tmp_path):
 
 def test_another_config_is_refused_with_the_keys(tmp_path):
   workdir.start(tmp_path, config())
+  (tmp_path / "metrics.jsonl").write_text("")
   before = (tmp_path / "config.json").read_text()
   other = config(model={"name": "cnn", "width": 32, "depth": 2})
   del other.note
@@ -58,12 +59,31 @@ def test_another_config_is_refused_with_the_keys(tmp_path):
 
 def test_many_differences_are_cut_short(tmp_path):
   workdir.start(tmp_path, {str(i): 0 for i in range(20)})
+  (tmp_path / "main").mkdir()
   with pytest.raises(ValueError, match="and 12 more"):
     workdir.start(tmp_path, {str(i): 1 for i in range(20)})
 
 
+def test_a_directory_with_nothing_made_takes_another_config(tmp_path):
+  """After a mistake that ended the first attempt at once."""
+  workdir.start(tmp_path, config(sparsities=(9.0,)))
+  (tmp_path / ".lock").write_text("")
+  workdir.start(tmp_path, config())
+  saved = json.loads((tmp_path / "config.json").read_text())
+  assert saved["sparsities"] == [0.5, 0.9]
+
+
+def test_nan_equals_itself(tmp_path):
+  (tmp_path / "main").mkdir()
+  for _ in range(2):
+    workdir.start(tmp_path, config(note=float("nan")))
+  with pytest.raises(ValueError, match="note: NaN -> null"):
+    workdir.start(tmp_path, config())
+
+
 def test_keys_that_change_nothing_are_left_out(tmp_path):
   workdir.start(tmp_path, config())
+  (tmp_path / "main").mkdir()
   workdir.start(tmp_path, config(profile="3:5"))
 
 
@@ -74,6 +94,7 @@ def test_a_config_that_json_cannot_hold(tmp_path):
 
 def test_a_config_that_was_torn(tmp_path):
   (tmp_path / "config.json").write_text("{")
+  (tmp_path / "main").mkdir()
   with pytest.raises(ValueError, match="not valid JSON"):
     workdir.check_config(tmp_path, {})
 

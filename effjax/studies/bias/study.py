@@ -14,7 +14,6 @@ and the report are made of those.
 
 import dataclasses
 import json
-import math
 import os
 import pathlib
 import time
@@ -24,6 +23,7 @@ from typing import Any
 from effjax import models
 from effjax.io import files
 from effjax.studies.bias import (
+  checks,
   claims,
   findings,
   measures,
@@ -77,6 +77,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     FileNotFoundError: If the data is not on this machine.
   """
   place = pathlib.Path(workdir)
+  checks.check(config)
   workdirs.start(place, config)
   clock = _Clock(place)
   problem = problems.load(config.data)
@@ -102,20 +103,10 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   outcomes = _measure(parts, problem)
   found = findings.gather(config, problem, outcomes, parts, others)
   results = _results(trainer, outcomes, parts, found, rates, clock, place)
-  files.write_json(place / "results.json", _without_nan(results))
+  files.write_json(place / "results.json", files.without_nan(results))
   report = page.build(place, config, problem, outcomes, parts, results)
   print(f"report: {report}", flush=True)
   return results
-
-
-def _without_nan(content: Any) -> Any:
-  """Write what is undefined as null: JSON has no NaN."""
-  if isinstance(content, dict):
-    return {key: _without_nan(value) for key, value in content.items()}
-  if isinstance(content, list | tuple):
-    return [_without_nan(value) for value in content]
-  undefined = isinstance(content, float) and not math.isfinite(content)
-  return None if undefined else content
 
 
 def _main_members(config: Any, rates: dict[str, float]) -> list[Member]:

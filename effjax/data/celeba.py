@@ -329,8 +329,10 @@ class Pictures:
       with PIL.Image.open(io.BytesIO(content)) as picture:
         return np.asarray(picture.convert("RGB"))
     except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+      unknown = isinstance(error, PIL.UnidentifiedImageError)
+      reason = "it is no picture" if unknown else error
       raise ValueError(
-        f"{self.path}: the picture {name} cannot be read ({error})."
+        f"{self.path}: the picture {name} cannot be read ({reason})."
       ) from error
 
 

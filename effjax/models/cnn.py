@@ -32,6 +32,11 @@ class CNN(nn.Module):
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Return logits [N, A] of images x [N, H, W, C]."""
     del train  # neither dropout nor batch statistics
+    if min(self.hidden, *self.features) < 1:
+      raise ValueError(
+        "features and hidden must be whole numbers of at least 1, got"
+        f" {tuple(self.features)!r} and {self.hidden!r}."
+      )
     for i, features in enumerate(self.features):
       x = layers.Conv(
         features,

@@ -77,6 +77,8 @@ class MobileNetV1(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Return logits [N, A] of images x [N, H, W, C]."""
+    if self.width <= 0:
+      raise ValueError(f"width must be above 0, got {self.width!r}.")
 
     def scaled(features):
       return max(1, int(features * self.width))

@@ -90,6 +90,11 @@ class ResNet(nn.Module):
       raise ValueError(
         f"stem must be 'imagenet' or 'cifar', got {self.stem!r}."
       )
+    if self.width < 1 or not self.stage_sizes or min(self.stage_sizes) < 1:
+      raise ValueError(
+        "width and stage_sizes must be whole numbers of at least 1, got"
+        f" {self.width!r} and {tuple(self.stage_sizes)!r}."
+      )
     size, strides = (7, 2) if self.stem == "imagenet" else (3, 1)
     x = layers.Conv(
       self.width,

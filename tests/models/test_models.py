@@ -202,6 +202,10 @@ def test_stems_differ_in_resolution():
     ("resnet81", {}, "nearest names are resnet18"),
     ("cnn", {"output": 3}, "nearest names are outputs"),
     ("resnet18", {"stem": "mnist"}, "'imagenet' or 'cifar'"),
+    ("resnet18", {"width": 0}, "at least 1, got 0 and"),
+    ("resnet50", {"stage_sizes": (1, 0)}, r"got 64 and \(1, 0\)"),
+    ("mobilenet_v1", {"width": -0.5}, "width must be above 0"),
+    ("cnn", {"features": (4, 0)}, "features and hidden"),
   ],
 )
 def test_mistakes_are_named(name, options, message):

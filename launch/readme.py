@@ -6,6 +6,7 @@ python -m launch.readme --check  only says whether they are up to date
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import sys
@@ -18,8 +19,18 @@ _ARMS = {
   "dense": "dense",
   "ri": "pruned while training",
   "pt": "pruned after training",
+  "single": "models of one label",
 }
-_PLOTS = ("uncertainty", "tcb")
+_PLOTS = ("uncertainty", "tcb", "groups", "repairs")
+# Of tables with a single label: differences between groups instead.
+_FAIRNESS = {
+  "accuracy": "accuracy",
+  "auc": "AUC",
+  "ece": "calibration error",
+  "tcb": "threshold calibration bias",
+  "demographic_parity": "demographic parity difference",
+  "equal_opportunity": "equal opportunity difference",
+}
 _COLUMNS = {
   "accuracy": "accuracy",
   "auc": "AUC",
@@ -98,36 +109,51 @@ def take(name: str, workdir: pathlib.Path) -> None:
     workdir: Directory of the run.
   """
   results = json.loads((workdir / "results.json").read_text("utf-8"))
+  RESULTS.mkdir(exist_ok=True)
+  if name == "bias_fashion":
+    for quantity in _PLOTS:
+      _draw(results, quantity, RESULTS / f"{name}_{quantity}.svg")
+    results["plots"] = list(_PLOTS)
   environment = results.pop("environment")
-  results["runs"] = [
-    {k: v for k, v in run.items() if k != "by_attribute"}
-    for run in results["runs"]
-  ]
-  # Where the data lay on one machine says nothing.
-  results["data"] = {k: v for k, v in results["data"].items() if k != "path"}
+  if "runs" in results:
+    results["runs"] = [
+      {k: v for k, v in run.items() if k != "by_attribute"}
+      for run in results["runs"]
+    ]
+  results["data"] = _without_places(results["data"])
   results["packages"] = environment["packages"]
-  results["machine"] = f"{results['cores']} {environment['backend']} cores"
+  results["machine"] = f"{os.cpu_count()} {environment['backend']} cores"
   results["date"] = environment["started"][:10]
   # The interpreter's place is that of one machine.
   _, module, rest = environment["command"].partition("-m ")
   results["command"] = f"python {module}{rest}"
-  RESULTS.mkdir(exist_ok=True)
   path = RESULTS / f"{name}.json"
   path.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-  for quantity in _PLOTS:
-    _draw(results, quantity, RESULTS / f"{name}_{quantity}.svg")
+
+
+def _without_places(data: Any) -> Any:
+  """Leave out where files lay on one machine, which says nothing."""
+  if not isinstance(data, dict):
+    return data
+  return {k: _without_places(v) for k, v in data.items() if k != "path"}
 
 
 def _draw(results: dict[str, Any], quantity: str, path: pathlib.Path) -> None:
-  """Draw a quantity against sparsity, the same bytes for the same results."""
+  """Draw a plot of the report, the same bytes for the same results."""
   import matplotlib
 
-  from effjax.studies.bias import page
+  from effjax.studies.bias import harm, page, remedies
 
+  arm = max(row["arm"] for row in results["table"] if row["arm"] != "dense")
+  levels = [r["sparsity"] for r in results["table"] if r["arm"] == arm]
   with matplotlib.rc_context({"svg.hashsalt": "effjax"}):
-    page.plot(results, quantity).figure.savefig(
-      path, metadata={"Date": None}, facecolor="white"
-    )
+    if quantity == "groups":
+      plot = harm.groups(results, arm, levels, _ARMS[arm])
+    elif quantity == "repairs":
+      plot = remedies.curve(results)
+    else:
+      plot = page.plot(results, quantity)
+    plot.figure.savefig(path, metadata={"Date": None}, facecolor="white")
 
 
 def bias_table(results: Mapping[str, Any]) -> str:
@@ -142,19 +168,13 @@ def bias_table(results: Mapping[str, Any]) -> str:
   lines = [
     " ".join(
       f'<img src="launch/results/bias_fashion_{quantity}.svg" width="49%"'
-      f' alt="{quantity} against sparsity">'
-      for quantity in _PLOTS
+      f' alt="{quantity}">'
+      for quantity in results["plots"]
     ),
     "",
-    "| arm | sparsity | " + " | ".join(_COLUMNS.values()) + " |",
-    "|---|---|" + "---|" * len(_COLUMNS),
+    *_arms(results, _COLUMNS),
   ]
-  for row in results["table"]:
-    level = "" if row["arm"] == "dense" else f"{100 * row['sparsity']:g} %"
-    cells = [_interval(row[name], 3) for name in _COLUMNS]
-    lines.append(f"| {_ARMS[row['arm']]} | {level} | {' | '.join(cells)} |")
   seeds = ", ".join(map(str, results["seeds"]))
-  seconds = results["seconds"]
   lines += [
     "",
     f"Mean over {len(results['attributes'])} attributes and"
@@ -164,10 +184,8 @@ def bias_table(results: Mapping[str, Any]) -> str:
     f" {results['parameters']:,} parameters; the plots show the same."
     " Threshold calibration bias is 1 where calibrated, below 1 where the rarer"
     " value is predicted too rarely."
-    f" Command: `{results['command']}`"
-    f" ({results['date']}, {results['machine']},"
-    f" {seconds['wall'] / 60:.0f} minutes, {seconds['cpu'] / 60:.0f} CPU"
-    f" minutes, jax {results['packages']['jax']}).",
+    f" {_origin(results)}",
+    *_repairs(results),
     "",
     "| claim | judged on | estimate (95 % interval) | result |",
     "|---|---|---|---|",
@@ -184,8 +202,124 @@ def bias_table(results: Mapping[str, Any]) -> str:
     "",
     "A claim is reproduced if its whole interval lies where the claim says,"
     " not reproduced if it lies outside, inconclusive otherwise. An interval"
-    " without width means that all seeds give the same value; three seeds make"
-    " every verdict provisional.",
+    " without width means that all seeds give the same value"
+    + (
+      "; three seeds make every verdict provisional."
+      if len(results["seeds"]) <= 3
+      else "."
+    ),
+  ]
+  return "\n".join(lines) + "\n"
+
+
+def _arms(results: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
+  """Tabulate the arms."""
+  lines = [
+    "| arm | sparsity | " + " | ".join(columns.values()) + " |",
+    "|---|---|" + "---|" * len(columns),
+  ]
+  for row in results["table"]:
+    level = "" if row["arm"] == "dense" else f"{100 * row['sparsity']:g} %"
+    cells = [_interval(row[name], 3) for name in columns]
+    lines.append(f"| {_ARMS[row['arm']]} | {level} | {' | '.join(cells)} |")
+  return lines
+
+
+def _repairs(results: Mapping[str, Any]) -> list[str]:
+  """Tabulate what repairs bias, if that was computed."""
+  found = results.get("repairs")
+  if not found:
+    return []
+  scores = {
+    "accuracy": "accuracy",
+    "amplification_size": "mean \\|bias amplification\\|",
+    "tcb_distance": "distance of threshold calibration bias from 1",
+    "equal_opportunity": "equal opportunity difference",
+  }
+  lines = [
+    "",
+    f"What repairs models {_ARMS[found['arm']]} to"
+    f" {100 * found['sparsity']:g} % sparsity:",
+    "",
+    "| repair | " + " | ".join(scores.values()) + " |",
+    "|---|" + "---|" * len(scores),
+  ]
+  for row in found["rows"]:
+    cells = [_interval(row[name], 3) for name in scores]
+    lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+  return lines
+
+
+def _origin(results: Mapping[str, Any]) -> str:
+  """Say which command made the results, when, where and in what time."""
+  seconds = results.get("seconds")
+  time = (
+    f" {seconds['wall'] / 60:.0f} minutes, {seconds['cpu'] / 60:.0f} CPU"
+    " minutes,"
+    if seconds
+    else ""
+  )
+  return (
+    f"Command: `{results['command']}` ({results['date']},"
+    f" {results['machine']},{time} jax {results['packages']['jax']})."
+  )
+
+
+def table_of_persons(results: Mapping[str, Any]) -> str:
+  """Render the bias study on a table of persons as Markdown.
+
+  Args:
+    results: The content of its `results.json`.
+
+  Returns:
+    A table of the arms.
+  """
+  supports = zip(
+    results["groups_compared"]["names"],
+    results["groups_compared"]["supports"],
+    strict=True,
+  )
+  people = ", ".join(f"{name} {count:,}" for name, count in supports)
+  lines = [
+    *_arms(results, _FAIRNESS),
+    "",
+    f"Mean over {len(results['seeds'])} seeds, ± half of the 95 % interval;"
+    f" differences are the largest between groups of a family, averaged over"
+    f" {', '.join(results['groups_compared']['families'])}. Test persons:"
+    f" {people}. {_origin(results)}",
+  ]
+  return "\n".join(lines) + "\n"
+
+
+def faces_table(results: Mapping[str, Any]) -> str:
+  """Render the study of face networks as Markdown.
+
+  Args:
+    results: The content of its `results.json`.
+
+  Returns:
+    A table of sparsities.
+  """
+  lines = [
+    "| mask | sparsity | changed decisions | of female by the dense network |"
+    " of male | called male | expected age moves by |",
+    "|---|---|---|---|---|---|---|",
+  ]
+  share = lambda cell: (
+    f"{100 * cell['estimate']:.0f} % ({100 * cell['low']:.0f} to"
+    f" {100 * cell['high']:.0f})"
+  )
+  for row, year in zip(results["gender"], results["age"], strict=True):
+    flips = [row[f"flips_{name}"] for name in ("everyone", "female", "male")]
+    lines.append(
+      f"| {row['mask']} | {100 * row['sparsity']:g} % |"
+      f" {' | '.join(map(share, flips))} | {100 * row['share_male']:.0f} % |"
+      f" {year['distance']['estimate']:.1f} years |"
+    )
+  lines += [
+    "",
+    f"{results['faces']} faces without labels; shares with Wilson's 95 %"
+    f" interval. {_origin(results)}",
   ]
   return "\n".join(lines) + "\n"
 
@@ -250,6 +384,8 @@ def _interval(cell: Mapping[str, float], digits: int) -> str:
 
 BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
   "bias_fashion": bias_table,
+  "bias_adult": table_of_persons,
+  "bias_faces": faces_table,
   "bench": bench_table,
 }
 

@@ -116,7 +116,7 @@ def repairs(
       reference=0.0,
     )
     plots.append(elements.Plot(figure, alt=f"{title}; by repair"))
-  plots.append(_curve(results, found, level))
+  plots.append(curve(results))
   return elements.Section("What repairs it", [table, elements.Plots(plots)])
 
 
@@ -128,9 +128,17 @@ def _ends(cell: dict[str, Any]) -> tuple[float, float, float]:
   return middle, low, high
 
 
-def _curve(
-  results: dict[str, Any], found: dict[str, Any], level: str
-) -> elements.Plot:
+def curve(results: dict[str, Any]) -> elements.Plot:
+  """Plot bias against the share of decisions that the dense model overrides.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    A plot of the least sure decisions and of random ones.
+  """
+  found = results["repairs"]
+  level = f"{100 * found['sparsity']:g} %"
   names = {"susceptible": "least sure decisions", "random": "random decisions"}
   series = {
     names[name]: tuple(np.array([_ends(cell) for cell in cells]).T)

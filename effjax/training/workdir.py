@@ -54,10 +54,10 @@ def start(workdir: str | os.PathLike, config: Any) -> None:
   try:
     first = json.loads(path.read_text("utf-8"))
   except (FileNotFoundError, ValueError):
-    files.write_json(path, record)
-  else:
-    restarts = [*first.get("restarts", []), record]
-    files.write_json(path, {**first, "restarts": restarts})
+    first = None
+  if isinstance(first, dict):
+    record = {**first, "restarts": [*first.get("restarts", []), record]}
+  files.write_json(path, record)
 
 
 def check_config(workdir: str | os.PathLike, config: Any) -> None:

@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -141,6 +142,39 @@ def test_full_disk(config, tmp_path, capsys):
   status = launch(f"--config={config}:study=full", f"--workdir={tmp_path}")
   assert status == 2
   assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A file system of 40 kB that can grow."""
+  place = tmp_path / "disk"
+  place.mkdir()
+  mount = ("mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(place))
+  if (
+    not shutil.which("mount")
+    or subprocess.run(mount, capture_output=True, check=False).returncode
+  ):
+    pytest.skip("this user may not mount a file system")
+  yield place
+  subprocess.run(("umount", str(place)), check=True)
+
+
+@pytest.mark.slow
+def test_disk_that_fills_up_and_is_freed(config, small_disk, capsys):
+  arguments = (f"--config={config}:study=tiny", f"--workdir={small_disk}/x")
+  assert launch(*arguments) == 2
+  error = capsys.readouterr().err
+  assert "no space is left on the disk; free some, then run the same" in error
+  assert "Traceback" not in error
+  remount = ("mount", "-o", "remount,size=8m", str(small_disk))
+  subprocess.run(remount, check=True)
+  assert launch(*arguments) == 0
+  assert (small_disk / "x" / "results.json").exists()
+  readonly = ("mount", "-o", "remount,ro", str(small_disk))
+  subprocess.run(readonly, check=True)
+  capsys.readouterr()
+  assert launch(*arguments) == 2
+  assert "the file system is read-only" in capsys.readouterr().err
 
 
 def test_loss_that_is_not_finite(config, tmp_path, capsys):

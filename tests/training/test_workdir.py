@@ -99,6 +99,15 @@ def test_a_config_that_was_torn(tmp_path):
     workdir.check_config(tmp_path, {})
 
 
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_an_environment_that_was_torn(tmp_path, text):
+  (tmp_path / "environment.json").write_text(text)
+  workdir.start(tmp_path, config())
+  saved = json.loads((tmp_path / "environment.json").read_text())
+  assert saved["packages"]["jax"]
+  assert "restarts" not in saved
+
+
 @pytest.mark.parametrize(
   ("number", "words"),
   [(errno.EROFS, "read-only"), (errno.EACCES, "permission is denied")],

@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from effjax.data import celeba_example
+from effjax.data import celeba, celeba_example
 from launch import run
 from tests.studies.bias import tiny
 
@@ -204,6 +205,75 @@ def faces(tmp_path_factory):
   folder = tmp_path_factory.mktemp("celeba")
   celeba_example.write(jax.random.key(0), folder, 40)
   return folder
+
+
+def rename_an_attribute(folder):
+  path = folder / celeba.ATTRIBUTE_LIST
+  path.write_text(path.read_text().replace(" Bald ", " Bold "))
+
+
+def cut_a_list(folder):
+  path = folder / celeba.ATTRIBUTE_LIST
+  path.write_bytes(path.read_bytes()[:-800])
+
+
+def cut_pictures(folder):
+  # The training pictures, so that the first batch meets one.
+  for number in range(1, 41):
+    path = folder / celeba.FOLDER / f"{number:06d}.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+@pytest.mark.parametrize(
+  ("damage", "message"),
+  [
+    (shutil.rmtree, "does not exist"),
+    (rename_an_attribute, "has 'Bold' where 'Bald' is expected"),
+    (cut_a_list, "it is truncated or was edited"),
+    (cut_pictures, ".jpg cannot be read (Truncated File Read)"),
+  ],
+)
+def test_damage_of_celeba_is_told(
+  faces, tmp_path, monkeypatch, capsys, damage, message
+):
+  monkeypatch.chdir(ROOT)
+  folder = tmp_path / "celeba"
+  shutil.copytree(faces, folder)
+  damage(folder)
+  status = run.main(
+    [
+      "--config=configs/bias/celeba_resnet18.py:quick,size=16",
+      "--config.model.options.stage_sizes=1",
+      "--config.model.options.width=2",
+      f"--config.data.directory={folder}",
+      f"--workdir={tmp_path / 'run'}",
+    ]
+  )
+  assert status == 2
+  error = capsys.readouterr().err
+  assert message in error
+  assert str(folder) in error
+  assert "Traceback" not in error
+
+
+def test_damage_of_an_archive_is_told(folder, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(ROOT)
+  declared = tiny.declared(folder)
+  monkeypatch.setitem(tiny.registry.SOURCES, "fashion_mnist", declared)
+  copied = tmp_path / "data"
+  shutil.copytree(folder, copied)
+  damaged = sorted(copied.rglob("*train-images*"))[0]
+  content = bytearray(damaged.read_bytes())
+  content[len(content) // 2] ^= 1
+  damaged.write_bytes(content)
+  arguments = [f"--config.data.directory={copied}"]
+  arguments.append(f"--workdir={tmp_path / 'run'}")
+  assert run.main([*FASHION, *arguments]) == 2
+  error = capsys.readouterr().err
+  assert damaged.name in error
+  assert "truncated or damaged" in error
+  assert "Traceback" not in error
+  assert damaged.read_bytes() == content  # it is not overwritten
 
 
 def run_celeba(config, faces, workdir, *overrides):

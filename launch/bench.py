@@ -17,7 +17,15 @@ import pathlib
 import sys
 from typing import Any
 
-SUITES = ("masks", "training", "models", "imports", "groups")
+SUITES = (
+  "masks",
+  "training",
+  "models",
+  "imports",
+  "groups",
+  "ranking",
+  "bootstrap",
+)
 
 
 def _parse(argv):

@@ -233,22 +233,18 @@ def _depthwise_input_gradient(dy, x, kernel, strides, pads):
   # window at q - m: a sum of shifted dy for each p, interleaved afterwards.
   steps = -(-h // strides[0]), -(-w // strides[1])
   rows, columns = (
-    -(-(size + before) // stride)
-    for size, (before, _), stride in zip(
+    -(-(size + first) // stride)
+    for size, (first, _), stride in zip(
       x.shape[1:3], pads, strides, strict=True
     )
   )
-  edges = tuple(
-    (step - 1, count - size)
-    for step, count, size in zip(
-      steps, (rows, columns), dy.shape[1:3], strict=True
-    )
-  )
+  above, before = steps[0] - 1, steps[1] - 1
+  edges = (above, rows - dy.shape[1]), (before, columns - dy.shape[2])
   dy = pad(dy, edges).astype(wide(dy.dtype))
   kernel = kernel.astype(dy.dtype).reshape(h, w, 1, 1, 1, channels)
-  bands = [tap(dy, 1, steps[0] - 1 - m, rows, 1) for m in range(steps[0])]
+  bands = [tap(dy, 1, above - m, rows, 1) for m in range(steps[0])]
   shifted = [
-    [tap(band, 2, steps[1] - 1 - m, columns, 1) for m in range(steps[1])]
+    [tap(band, 2, before - m, columns, 1) for m in range(steps[1])]
     for band in bands
   ]
   phases = [
@@ -268,9 +264,10 @@ def _depthwise_input_gradient(dy, x, kernel, strides, pads):
   dx = jnp.stack([jnp.stack(across, axis=3) for across in phases], axis=2)
   full = rows * strides[0], columns * strides[1]
   dx = dx.reshape(x.shape[0], *full, channels)
-  crop = tuple(
-    (-before, size + before - length)
-    for size, (before, _), length in zip(x.shape[1:3], pads, full, strict=True)
+  top, left = pads[0][0], pads[1][0]
+  crop = (
+    (-top, x.shape[1] + top - full[0]),
+    (-left, x.shape[2] + left - full[1]),
   )
   return pad(dx, crop).astype(x.dtype)
 

@@ -11,6 +11,9 @@
 #
 #   PYTHON=/path/to/python3  makes the environment with this interpreter
 #   VENV=DIR                 the environment's directory, by default .venv
+#   WORKERS=N                processes that share the tests, by default one for
+#                            each core, four at most; one where arguments of
+#                            pytest are given
 #   EFFJAX_DATA=DIR          where to look for real data first; tests that need
 #                            data are skipped, with a reason, where there is none
 #
@@ -39,6 +42,19 @@ case $slow,$peers in
   *) selection=() ;;
 esac
 
+if [ "${#rest[@]}" -gt 0 ]; then
+  workers=${WORKERS:-1}
+else
+  workers=${WORKERS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)}
+  [ -n "${WORKERS:-}" ] || [ "$workers" -le 4 ] || workers=4
+fi
+case $workers in
+  1) parallel=() ;;
+  # A file stays with one process, which compiles its programs once.
+  [2-9] | [1-9][0-9]) parallel=(-n "$workers" --dist loadfile) ;;
+  *) fail "WORKERS=$workers is not a number of processes from 1 to 99" ;;
+esac
+
 say "1/2 environment"
 environment test
 if [ -n "$peers" ]; then
@@ -59,4 +75,5 @@ if [ -n "$peers" ]; then
 fi
 
 say "2/2 tests"
-exec "$PY" -m pytest ${selection[@]+"${selection[@]}"} ${rest[@]+"${rest[@]}"}
+exec "$PY" -m pytest ${selection[@]+"${selection[@]}"} \
+  ${parallel[@]+"${parallel[@]}"} ${rest[@]+"${rest[@]}"}

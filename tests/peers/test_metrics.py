@@ -101,6 +101,59 @@ def test_calibration_error(torch, functional, agree, kind, bins, norm):
     agree(f"calibration error {norm}, {bins} bins", found, expected, 2e-6)
 
 
+def classes(kind):
+  """Logits [N, 5] and class numbers [N], away from the edges of bins."""
+  rng = np.random.default_rng(0)
+  rows = 1 if kind == "one row" else 400
+  logits = rng.normal(size=(rows, 5)) * (200 if kind == "sure" else 1.5)
+  ids = rng.integers(0, 1 if kind == "one class" else 5, rows)
+  if kind == "equal":
+    logits = np.tile([0.3, 0.0, 0.0, 0.0, 0.3], (rows, 1))
+  top = np.exp(logits - logits.max(1, keepdims=True))
+  top = 1 / top.sum(1)
+  scaled = top[:, None] * [10, 15]
+  close = np.abs(scaled - np.round(scaled)).min(1) < 1e-3
+  keep = ~close | (top == 1)
+  return logits[keep].astype(np.float32), ids[keep]
+
+
+@pytest.mark.parametrize(
+  "kind", ["random", "sure", "equal", "one row", "one class"]
+)
+@pytest.mark.parametrize("norm", ["l1", "l2", "max"])
+def test_calibration_error_of_classes(torch, functional, agree, kind, norm):
+  logits, ids = classes(kind)
+  for bins in (10, 15):
+    expected = functional.multiclass_calibration_error(
+      torch.from_numpy(logits.copy()).softmax(1),
+      torch.from_numpy(ids),
+      5,
+      n_bins=bins,
+      norm=norm,
+    )
+    metric = metrics.calibration_error(
+      bins, norm, confidence="top_class", convention="reference"
+    )
+    labels = np.eye(5, dtype=bool)[ids]
+    found = metrics.compute(metric, logits=logits, labels=labels)
+    agree(f"calibration error of classes {norm}", found[0], expected, 2e-6)
+
+
+@every
+def test_average_precision(torch, functional, agree, kind):
+  logits, labels = data(kind)
+  defined = labels.any(0)
+  expected = by_column(
+    functional.binary_average_precision,
+    # As in test_auroc: probabilities of torch's own would tie.
+    torch.from_numpy(logits[:, defined]).double() / 1000 + 0.5,
+    torch.from_numpy(labels[:, defined].astype(np.int64)),
+  )
+  found = np.asarray(metrics.average_precision(logits, labels))
+  agree("average precision", found[defined], expected, 1e-6)
+  assert np.isnan(found[~defined]).all()
+
+
 @every
 def test_auroc(torch, functional, agree, kind):
   logits, labels = data(kind)

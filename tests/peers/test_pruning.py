@@ -89,6 +89,14 @@ def test_random_masks_have_the_same_size(prune, weights, layers, share):
     assert int(ours[name].sum()) == theirs[name].sum()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.3, 0.6, 0.7])
+def test_channels_by_their_l1_norm(prune, weights, layers, share):
+  for module in layers.values():
+    prune.ln_structured(module, "weight", share, n=1, dim=0)
+  ours = pruning.channels(pruning.magnitude(weights), share)
+  same(ours, masks_in(layers))
+
+
 @pytest.mark.parametrize("share", SHARES[1:])
 def test_strictly_above_the_kth(torch, weights, share):
   """The threshold of the study of 2023, by torch's topk."""

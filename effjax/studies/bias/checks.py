@@ -39,7 +39,7 @@ def check(config: Any) -> None:
     if value is not None and (not _is_number(value) or value < 1):
       raise ValueError(f"{key} must be at least 1, not {value!r}")
   for key in ("seeds", "sparsities"):
-    _check_distinct(key, _find(config, key))
+    _check_distinct(key, _find(config, key) or ())
   if _find(config, "seeds") is not None and not len(_find(config, "seeds")):
     raise ValueError("seeds is empty; name one seed at least")
   rates = _find(config, "training.learning_rates") or {}
@@ -65,8 +65,8 @@ def _is_number(value: Any) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_distinct(key: str, values: Sequence[Any] | None) -> None:
-  twice = [v for i, v in enumerate(values or ()) if v in values[:i]]
+def _check_distinct(key: str, values: Sequence[Any]) -> None:
+  twice = [v for i, v in enumerate(values) if v in values[:i]]
   if twice:
     raise ValueError(f"{key} names {twice[0]!r} twice; name each once")
 

@@ -74,6 +74,7 @@ from effjax.metrics.groups import (
   intersections,
   soft_group_rates,
 )
+from effjax.metrics.hierarchical import hierarchical_bootstrap
 from effjax.metrics.intervals import Interval, seed_interval, wilson
 from effjax.metrics.mitigation import (
   OverrideCurve,
@@ -206,6 +207,7 @@ __all__ = [
   "group_auc",
   "group_auc_exact",
   "group_rates",
+  "hierarchical_bootstrap",
   "holm",
   "interdependence",
   "intersection_names",

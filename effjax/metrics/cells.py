@@ -101,11 +101,15 @@ def of_bins(
 
   def from_counts(counts, kinds, sums):
     del kinds
-    whole = [None if x is None else jnp.sum(x, axis=1) for x in (counts, sums)]
-    parts = [
-      None if x is None else x[:, :-1].reshape(len(x), 2, bins) for x in whole
-    ]
-    return state(*parts, whole[0][:, -1])
+
+    def by_label(x):
+      return jnp.sum(x, axis=1)[:, :-1].reshape(len(x), 2, bins)
+
+    return state(
+      by_label(counts),
+      None if sums is None else by_label(sums),
+      jnp.sum(counts[..., -1], axis=1),
+    )
 
   return Cells(2 * bins + 1, index, from_counts, values, exact)
 

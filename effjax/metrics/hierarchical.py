@@ -66,8 +66,8 @@ def hierarchical_bootstrap(
   ]
   if shared:
     # The same key gives all seeds the same rows, drawn in the same way.
-    if any(plan.table is None for plan in plans):
-      plans = [plan._replace(table=None) for plan in plans]
+    if any(plan.counted is None for plan in plans):
+      plans = [plan._replace(counted=None) for plan in plans]
     samples = [
       resampling.draw(jax.random.fold_in(key, 1), plan, resamples)
       for plan in plans

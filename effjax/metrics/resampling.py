@@ -128,6 +128,23 @@ def explicit_bootstrap(
   return intervals.percentile(estimate, samples, level)
 
 
+class Counted(NamedTuple):
+  """A batch as counts of cells.
+
+  Attributes:
+    cells: How the states follow from the counts.
+    table: The counts.
+    joint: Whether all attributes share their rows.
+    lost: What the value of the counts lacks, a tree like the value; None where
+      they lose nothing.
+  """
+
+  cells: Cells
+  table: tables.Table
+  joint: bool
+  lost: Any = None
+
+
 class Plan(NamedTuple):
   """What a bootstrap draws from; see `prepare`.
 
@@ -136,21 +153,14 @@ class Plan(NamedTuple):
     batches: One batch or two.
     estimate: The value of the metric, or the difference of two.
     strata: [N] or None.
-    table: The counts of cells, or None where rows are drawn.
-    cells: How the states follow from them.
-    joint: Whether all attributes share their rows.
-    lost: What the value of the counts lacks, a tree like `estimate`; None
-      where they lose nothing.
+    counted: The batch as counts, or None where rows are drawn.
   """
 
   metric: base.Metric
   batches: list[dict[str, Any]]
   estimate: Any
   strata: Any
-  table: tables.Table | None
-  cells: Cells | None
-  joint: bool
-  lost: Any
+  counted: Counted | None = None
 
 
 def prepare(
@@ -183,15 +193,13 @@ def prepare(
       f"strata must have shape [{size}], one for each row, got"
       f" {list(np.shape(strata))}."
     )
-  plan = Plan(
-    metric, batches, rows.value(metric, batches), strata, None, None, True, None
-  )
+  plan = Plan(metric, batches, rows.value(metric, batches), strata)
   cells = metric.cells
+  if cells is not None and len(batches) > 1:
+    cells = join(cells, cells)
   if cells is None or not size or not _concrete((batches, strata)):
     return plan
-  if len(batches) > 1:
-    cells = join(cells, cells)
-  table = cells and tables.tabulate(cells, batches, strata)
+  table = tables.tabulate(cells, batches, strata)
   if table is None:
     return plan
   width = len(table.counts)
@@ -201,34 +209,35 @@ def prepare(
   joint = joint and width > 1
   if joint and not tables.can_draw_rows(table):
     return plan
-  plan = plan._replace(table=table, cells=cells, joint=joint)
-  if cells.exact:
-    return plan
-  whole = _of_counts(plan, [table.counts[None].astype(np.int32)], 1)
-  lost = jax.tree.map(
-    lambda x, y: jnp.nan_to_num(x - y[0], posinf=0.0, neginf=0.0),
-    plan.estimate,
-    whole,
-  )
-  return plan._replace(lost=lost)
+  counted = Counted(cells, table, joint)
+  if not cells.exact:
+    whole = _of_counts(plan, counted, [table.counts[None].astype(np.int32)], 1)
+    lost = jax.tree.map(
+      lambda x, y: jnp.nan_to_num(x - y[0], posinf=0.0, neginf=0.0),
+      plan.estimate,
+      whole,
+    )
+    counted = counted._replace(lost=lost)
+  return plan._replace(counted=counted)
 
 
 def draw(key: Array, plan: Plan, resamples: int) -> Any:
   """Returns the values of resamples.
 
   Args:
-    key: A random key. Plans that are `joint`, with as many rows that count, all
-      of them with a table or all without, get the same rows from the same key.
+    key: A random key. Plans with as many rows that count get the same rows from
+      the same key, if all of them are counted and joint or none is counted.
     plan: What to draw from.
     resamples: R, how many.
 
   Returns:
     A tree like the value, of [R, ...].
   """
-  if plan.table is not None and _concrete(key):
-    sampler = tables.draw_rows if plan.joint else tables.draw
-    blocks = sampler(generator(key), plan.table, resamples)
-    return _of_counts(plan, blocks, resamples)
+  counted = plan.counted
+  if counted is not None and _concrete(key):
+    sampler = tables.draw_rows if counted.joint else tables.draw
+    blocks = sampler(generator(key), counted.table, resamples)
+    return _of_counts(plan, counted, blocks, resamples)
   return rows.draw(
     plan.metric.update,
     plan.metric.compute,
@@ -256,9 +265,9 @@ def check_resamples(resamples: int) -> None:
 
 def _leave_out(plan: Plan) -> tuple[Any, Array, Array]:
   """Returns the values without one sample, their weights and strata."""
-  if plan.table is not None:
-    left = tables.leave_out(plan.table, joint=plan.joint)
-    values = _of_counts(plan, left.blocks, len(left.weights))
+  if plan.counted is not None:
+    left = tables.leave_out(plan.counted.table, joint=plan.counted.joint)
+    values = _of_counts(plan, plan.counted, left.blocks, len(left.weights))
     return (
       values,
       jnp.asarray(left.weights),
@@ -277,23 +286,25 @@ def _leave_out(plan: Plan) -> tuple[Any, Array, Array]:
   return values, (weights != 0)[:, None].astype(jnp.int32), strata
 
 
-def _of_counts(plan: Plan, blocks: Iterable[np.ndarray], number: int) -> Any:
+def _of_counts(
+  plan: Plan, counted: Counted, blocks: Iterable[np.ndarray], number: int
+) -> Any:
   """Returns the values of [B, A, P, K] counts, in blocks, as one tree."""
   values = [
     _of_block(
-      plan.cells.state,
+      counted.cells.state,
       plan.metric.compute,
       len(plan.batches),
       block,
-      plan.table.kinds,
-      plan.table.means,
+      counted.table.kinds,
+      counted.table.means,
     )
     for block in blocks
   ]
   values = jax.tree.map(lambda *x: jnp.concatenate(x)[:number], *values)
-  if plan.lost is None:
+  if counted.lost is None:
     return values
-  return jax.tree.map(lambda x, y: x + y[None], values, plan.lost)
+  return jax.tree.map(lambda x, y: x + y[None], values, counted.lost)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

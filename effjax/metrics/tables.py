@@ -9,6 +9,7 @@ time of compiled ones.
 """
 
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -66,7 +67,7 @@ def tabulate(
   rows = len(next(x for x in batches[0].values() if x is not None))
   counted = [np.ones(rows) if w is None else np.asarray(w) for w in weights]
   live = counted[0] != 0
-  if any((w != live).any() for w in counted):
+  if not live.any() or any((w != live).any() for w in counted):
     return None
   kinds, cell, values = _read(cells, batches)
   leaves, structure = jax.tree.flatten(kinds)
@@ -77,20 +78,26 @@ def tabulate(
   if number * size > _CELLS:
     return None
   code = kind * size
-  counts = np.empty((width, number * size), np.int64)
-  means = None if values is None else np.empty(counts.shape, np.float32)
-  for a in range(width):
-    place = code + cell[:, a]
-    count = np.bincount(place, minlength=(number + 1) * size)
-    counts[a] = count[: number * size]
-    if values is not None:
-      sums = np.bincount(place, values[:, a], minlength=len(count))
-      means[a] = (sums / np.maximum(count, 1))[: number * size]
-  shape = (width, number, size)
+  shape = (number + 1, size)
+
+  def sums(amounts=None):
+    found = [
+      np.bincount(
+        code + cell[:, a],
+        None if amounts is None else amounts[:, a],
+        minlength=math.prod(shape),
+      )
+      for a in range(width)
+    ]
+    return np.stack(found).reshape(width, *shape)[:, :number]
+
+  counts, means = sums(), None
+  if values is not None:
+    means = (sums(values) / np.maximum(counts, 1)).astype(np.float32)
   return Table(
-    counts.reshape(shape),
+    counts,
     structure.unflatten([x[first] for x in leaves]),
-    None if means is None else means.reshape(shape),
+    means,
     np.unique(columns[0][first], return_inverse=True)[1],
     kind,
     cell,
@@ -125,7 +132,7 @@ def draw(
 
 def can_draw_rows(table: Table) -> bool:
   """Returns whether the cells are few enough for `draw_rows`."""
-  return np.count_nonzero(table.counts.any(axis=1)) <= _COLUMNS
+  return int(np.count_nonzero(table.counts.any(axis=1))) <= _COLUMNS
 
 
 def draw_rows(

@@ -130,18 +130,17 @@ def test_cells_give_the_distribution_of_rows(name):
   metric, batch = CELL_METRICS[name], grouped()
   key = jax.random.key(0)
   cells, rows = (
-    resampling.draw(key, resampling.prepare(m, batch), 1500)
-    for m in (metric, rows_only(metric))
+    resampling.draw(key, resampling.prepare(m, batch), n)
+    for m, n in ((metric, 2000), (rows_only(metric), 600))
   )
-  assert resampling.prepare(metric, batch).table is not None
+  assert resampling.prepare(metric, batch).counted is not None
   for x, y in zip(jax.tree.leaves(cells), jax.tree.leaves(rows), strict=True):
     x, y = np.asarray(x), np.asarray(y)
-    assert (x != y).any()
     # Five standard errors of means, of spreads, and of 5 % quantiles.
     np.testing.assert_allclose(
-      x.mean(axis=0), y.mean(axis=0), atol=5 * y.std(axis=0).max() / 27
+      x.mean(axis=0), y.mean(axis=0), atol=5 * y.std(axis=0).max() / 21
     )
-    np.testing.assert_allclose(x.std(axis=0), y.std(axis=0), rtol=0.13)
+    np.testing.assert_allclose(x.std(axis=0), y.std(axis=0), rtol=0.15)
     for q in (0.05, 0.95):
       np.testing.assert_allclose(
         np.quantile(x, q, axis=0),
@@ -167,7 +166,7 @@ def test_bootstrap_agrees_with_scipy(method, cells):
     jax.random.key(0),
     metric if cells else rows_only(metric),
     batch,
-    4000,
+    4000 if cells else 1000,
     level=0.9,
     method=method,
   )
@@ -191,7 +190,7 @@ def exact_gap(batch):
 
 
 def test_bca_equals_its_formula():
-  batch = grouped(150)
+  batch = grouped(80)
   for metric in (GAP, rows_only(GAP)):
     key, plan = jax.random.key(1), resampling.prepare(metric, batch)
     samples = np.asarray(resampling.draw(key, plan, 500)["gap"], np.float64)
@@ -199,7 +198,7 @@ def test_bca_equals_its_formula():
     left = np.stack(
       [
         exact_gap({n: np.delete(x, i, 0) for n, x in batch.items()})
-        for i in range(150)
+        for i in range(80)
       ]
     )
     influence = left.mean(axis=0) - left
@@ -228,26 +227,22 @@ def test_a_constant_has_no_width():
 
 
 def test_strata_keep_their_sizes():
-  batch = data(200)
+  batch = data(50)
   strata = batch["labels"][:, 0]
-  metric = metrics.collection(
-    {"right": ACCURACY, "positive": metrics.positive_rate()}
-  )
+  metric = metrics.positive_rate()
   labels = {**batch, "predictions": batch["labels"]}
   for m in (metric, rows_only(metric)):
-    for method in ("percentile", "bca"):
-      interval = metrics.bootstrap(
-        jax.random.key(0), m, labels, 50, strata=strata, method=method
-      )
-      for end in interval[:3]:
-        np.testing.assert_allclose(end["positive"][0], strata.mean(), rtol=1e-6)
-      low, high = (np.asarray(x["positive"])[1] for x in interval[1:3])
-      assert low < high
-  # Within strata the variance is smaller: that of a stratified mean.
-  several = np.random.default_rng(0).integers(-3, 3, 200)
-  sorted_ = {**batch, "predictions": several[:, None] > [0, 0]}
+    interval = metrics.bootstrap(
+      jax.random.key(0), m, labels, 50, strata=strata
+    )
+    for end in interval[:3]:
+      np.testing.assert_allclose(end[0], strata.mean(), rtol=1e-6)
+    assert interval.low[1] < interval.high[1]
+  # Nothing is left to vary where the strata tell all decisions.
+  several = np.random.default_rng(0).integers(-3, 3, 50)
+  decided = {**batch, "predictions": several[:, None] > [0, 0]}
   interval = metrics.bootstrap(
-    jax.random.key(0), metrics.positive_rate(), sorted_, 50, strata=several
+    jax.random.key(0), metric, decided, 50, strata=several
   )
   np.testing.assert_array_equal(interval.low, interval.high)
 
@@ -277,12 +272,12 @@ def test_stratified_bca_equals_scipy_for_two_samples():
       jax.random.key(0),
       m._replace(compute=difference),
       batch,
-      4000,
+      1000,
       strata=group,
       method="bca",
     )
-    np.testing.assert_allclose(interval.low[0], reference.low, atol=0.02)
-    np.testing.assert_allclose(interval.high[0], reference.high, atol=0.02)
+    np.testing.assert_allclose(interval.low[0], reference.low, atol=0.03)
+    np.testing.assert_allclose(interval.high[0], reference.high, atol=0.03)
 
 
 def test_values_that_combine_attributes_share_their_rows():
@@ -306,7 +301,7 @@ def test_values_that_combine_attributes_share_their_rows():
   mean = metric._replace(compute=lambda s: metric.compute(s).mean())
   for method in ("percentile", "bca"):
     wide, rows = (
-      metrics.bootstrap(jax.random.key(0), m, batch, 1000, method=method)
+      metrics.bootstrap(jax.random.key(0), m, batch, 500, method=method)
       for m in (mean, rows_only(mean))
     )
     np.testing.assert_allclose(wide.low, rows.low, atol=0.012)
@@ -333,19 +328,13 @@ def test_explicit_resamples_equal_a_loop():
 
 
 def test_nan_logits_spoil_the_resamples_that_draw_them():
-  batch = data(80)
+  batch = data(50)
   batch["logits"][3, 1] = np.nan
-  for metric in (ACCURACY, metrics.auc(64), RATES):
-    groups = {"groups": np.ones((80, 1), bool)}
-    interval = metrics.bootstrap(
-      jax.random.key(0), metric, {**batch, **groups}, 300
-    )
-    estimate, count = interval.estimate, interval.count
-    if hasattr(estimate, "tpr"):
-      estimate, count = estimate.accuracy[0], count.accuracy[0]
-    assert np.isnan(estimate[1])
-    assert int(count[0]) == 300
-    assert abs(int(count[1]) / 300 - np.exp(-1)) < 0.12
+  for metric in (ACCURACY, metrics.auc(64)):
+    interval = metrics.bootstrap(jax.random.key(0), metric, batch, 300)
+    assert np.isnan(interval.estimate[1])
+    assert int(interval.count[0]) == 300
+    assert abs(int(interval.count[1]) / 300 - np.exp(-1)) < 0.12
 
 
 def test_paired_cells_draw_the_same_rows():
@@ -353,10 +342,10 @@ def test_paired_cells_draw_the_same_rows():
   other = {**batch, "logits": batch["logits"] + 0.3}
   metric = GAP
   cells, rows = (
-    metrics.bootstrap(jax.random.key(0), m, batch, 1500, paired=other)
+    metrics.bootstrap(jax.random.key(0), m, batch, 800, paired=other)
     for m in (metric, rows_only(metric))
   )
-  assert resampling.prepare(metric, batch, other).table is not None
+  assert resampling.prepare(metric, batch, other).counted is not None
   width = np.asarray(rows.high["tpr"] - rows.low["tpr"])
   assert (np.abs(cells.low["tpr"] - rows.low["tpr"]) < 0.2 * width).all()
   assert (np.abs(cells.high["tpr"] - rows.high["tpr"]) < 0.2 * width).all()
@@ -380,7 +369,7 @@ def test_old_keys_and_weights_that_are_no_selection():
   np.testing.assert_array_equal(old.low, new.low)
   batch["weights"] = np.arange(60) % 3
   plan = resampling.prepare(ACCURACY, batch)
-  assert plan.table is None
+  assert plan.counted is None
   interval = metrics.bootstrap(jax.random.key(0), ACCURACY, batch, 200)
   assert (np.asarray(interval.low) < interval.estimate).all()
 

@@ -40,16 +40,12 @@ def reliability_diagram(
       )
     color = drawing.PALETTE[i % len(drawing.PALETTE)]
     marker = drawing.MARKERS[i % len(drawing.MARKERS)]
-    axes.plot(x, y, color=color, lw=1.5)
+    axes.plot(x, y, color=color, lw=1.5, marker=marker, ms=3, label=name)
     # At least as large as can be seen, for a bin of a single sample.
     area = 10.0 + 130.0 * count / max(count.sum(), 1.0)
-    axes.scatter(
-      x, y, s=area, color=color, marker=marker, lw=0, label=name, zorder=3
-    )
+    axes.scatter(x, y, s=area, color=color, marker=marker, lw=0, zorder=3)
   axes.set_xlim(-0.02, 1.02)
   axes.set_ylim(-0.02, 1.02)
   axes.set_xlabel("predicted probability", color=drawing.MUTED)
   drawing.legend_above(axes)
-  for handle in axes.get_legend().legend_handles:
-    handle.set_sizes([26])
   return figure

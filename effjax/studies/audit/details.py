@@ -182,7 +182,7 @@ def calibration(
       for who, curve in (("model", model), ("reference", dense))
     }
 
-  found = {"pooled": both(0)}
+  found: dict[str, Any] = {"pooled": both(0)}
   if len(known) > 1:
     found["worst"] = {"attribute": outputs.attributes[worst], **both(1)}
   return found

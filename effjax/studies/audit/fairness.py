@@ -1,5 +1,7 @@
 """Rates of groups and the gaps between them, of one model or of two."""
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,49 +38,58 @@ class Comparison(NamedTuple):
   difference: metrics.Interval
 
 
-def metric(groups: Groups, outputs: Outputs, sign: Any) -> Any:
+Layout = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def layout(groups: Groups) -> Layout:
+  """Returns the columns of each partition."""
+  names = dict.fromkeys(groups.partitions)
+  return tuple((name, tuple(groups.columns(name))) for name in names)
+
+
+def metric(
+  partitions: Layout, amplification: metrics.Metric | None = None
+) -> metrics.Metric:
   """Makes the rates of groups and the gaps between them.
 
   Args:
-    groups: The groups, or some of them.
-    outputs: Whose training data tells the stereotypes, where there is some.
-    sign: [G, A], whether group and attribute go along with each other in the
-      labels; for directional amplification where there is no training data.
+    partitions: Of `layout`.
+    amplification: A `metrics.bias_amplification`; None returns in its place the
+      rate of positive decisions minus that of positive labels.
 
   Returns:
     A metric like `metrics.group_rates` with a value like `Comparison.model`.
   """
   rates = metrics.group_rates()
-  amplification = None
-  if outputs.train is not None:
-    place = [outputs.groups.names.index(name) for name in groups.names]
-    amplification = metrics.bias_amplification(
-      outputs.train.labels, outputs.train.members[:, place]
-    )
-  partitions = dict.fromkeys(groups.partitions)
 
   def compute(state):
     found = rates.compute(state)
     error = 1.0 - found.accuracy
+    if amplification is None:
+      amplified = found.selection_rate - found.base_rate
+    else:
+      amplified = amplification.compute(state)
     values = {
       "error": error,
       "excess": error - (1.0 - found.overall.accuracy)[None],
       "fnr": found.fnr,
       "fpr": found.fpr,
       "selection_rate": found.selection_rate,
+      "amplification": amplified,
     }
-    if amplification is not None:
-      values["amplification"] = amplification.compute(state)
-    else:
-      change = found.selection_rate - found.base_rate
-      values["amplification"] = jnp.asarray(sign, jnp.float32) * change
-    apart = {name: gaps(found, groups.columns(name)) for name in partitions}
+    apart = {name: gaps(found, columns) for name, columns in partitions}
     return {"rates": values, "gaps": apart}
 
   return rates._replace(compute=compute)
 
 
-def gaps(rates: metrics.GroupRates, columns: list[int]) -> dict[str, jax.Array]:
+# The same metric for the same groups, so that a second audit compiles nothing.
+_shared = functools.lru_cache(maxsize=16)(metric)
+
+
+def gaps(
+  rates: metrics.GroupRates, columns: Sequence[int]
+) -> dict[str, jax.Array]:
   """Returns the gaps between some of the groups, and their worst accuracy.
 
   Those of `metrics.disparities` that are shown; the others cost compilation.
@@ -120,7 +131,9 @@ def compare(
     outputs: What is audited.
     model: The batch of the compressed model.
     reference: That of the dense one, the same samples.
-    sign: [G, A], as in `metric`.
+    sign: [G, A], 1 where group and attribute go along with each other in the
+      labels, -1 where they avoid each other; turns the change of rates into
+      directional amplification where there is no training data.
     resamples: How many resamples of the rows, the same for both models and all
       attributes.
     level: The coverage.
@@ -128,10 +141,15 @@ def compare(
   Returns:
     The `Comparison`.
   """
-  values, samples = [], []
+  values, samples, trained = [], [], outputs.train
   for groups in _shares(outputs.groups):
-    place = np.array([outputs.groups.names.index(n) for n in groups.names])
-    one = metric(groups, outputs, sign[place])
+    place = [outputs.groups.names.index(name) for name in groups.names]
+    if trained is None:
+      one = _shared(layout(groups))
+    else:
+      members = trained.members[:, place]
+      amplification = metrics.bias_amplification(trained.labels, members)
+      one = metric(layout(groups), amplification)
     batches = [
       {**batch, "groups": groups.members} for batch in (model, reference)
     ]
@@ -142,6 +160,10 @@ def compare(
     _joined([pair[i] for pair in values], axis=0) for i in (0, 1)
   )
   drawn = _joined(samples, axis=1)
+  if trained is None:
+    for tree in (first, second, drawn):
+      rates = tree["rates"]
+      rates["amplification"] = rates["amplification"] * sign.astype(np.float32)
   estimate = jax.tree.map(lambda a, b: a - b, first, second)
   known = jax.tree.map(lambda x: ~np.isnan(x), estimate)
   estimate["means"] = _means(estimate, known, 0)

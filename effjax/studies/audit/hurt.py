@@ -108,6 +108,8 @@ def _map(results, parts, names, groups, attributes, quantity) -> elements.Plot:
     digits=1,
     notes=notes if results["labels"] else None,
   )
+  # Names such as "race=White" are wider than the columns otherwise.
+  figure.axes[0].tick_params(axis="x", labelsize=7)
   rest = (
     f" Shown are {len(groups)} of {len(results['groups'])} groups and"
     f" {len(attributes)} of {len(labels)} attributes, those with the largest"

@@ -1,6 +1,7 @@
 """The measures of an audit: two models on the same samples, group by group."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -182,31 +183,41 @@ def _groups(outputs: Outputs) -> list[dict[str, Any]]:
 
 
 def _values(batch: dict[str, Any], outputs: Outputs) -> dict[str, Any]:
-  """Measures one model beside the other in one compiled program."""
-  found = {
-    "positive_rate": metrics.positive_rate(),
-    "flips": metrics.flips(),
-    "directional": metrics.directional_bias_amplification(details=True),
-  }
-  if outputs.labels is not None:
-    found["accuracy"] = metrics.accuracy()
-  if outputs.scored:
-    found["uncertainty"] = metrics.uncertainty()
-    found["divergence"] = metrics.divergence()
-  if outputs.scored and outputs.labels is not None:
-    found["brier"] = metrics.brier_score(BINS)
-    found["ece"] = metrics.calibration_error(BINS)
-  # The state as well, of which the reliability diagram is made.
-  both = metrics.collection(found)
-  both = both._replace(compute=lambda s, of=both.compute: (of(s), s))
-  values, state = metrics.compute(both, **batch)
+  """Measures one model beside the other, in one compiled program."""
+  metric = _metric(outputs.labels is not None, outputs.scored)
+  values, state = metrics.compute(metric, **batch)
   values = jax.tree.map(np.asarray, values)
-  if "ece" in found:
+  if "ece" in values:
     values["auc"] = np.asarray(
       metrics.auc_exact(batch["logits"], batch["labels"])
     )
     values["reliability"] = jax.tree.map(np.asarray, state["ece"])
   return values
+
+
+@functools.lru_cache(maxsize=4)
+def _metric(labelled: bool, scored: bool) -> metrics.Metric:
+  """Makes the measures of one model, with their state for a diagram."""
+  found = {
+    "positive_rate": metrics.positive_rate(),
+    "flips": metrics.flips(),
+    "directional": metrics.directional_bias_amplification(details=True),
+  }
+  if labelled:
+    found["accuracy"] = metrics.accuracy()
+  if scored:
+    found["uncertainty"] = metrics.uncertainty()
+    found["divergence"] = metrics.divergence()
+  if scored and labelled:
+    found["brier"] = metrics.brier_score(BINS)
+    found["ece"] = metrics.calibration_error(BINS)
+  both = metrics.collection(found)
+  return both._replace(compute=lambda s, of=both.compute: (of(s), s))
+
+
+@functools.lru_cache(maxsize=1)
+def _mean() -> metrics.Metric:
+  return metrics.mean(lambda batch: batch.logits, "logits")
 
 
 def _overall(
@@ -300,10 +311,9 @@ def _mean_intervals(
     np.stack([pair[i] for pair in columns], axis=1).astype(np.float32)
     for i in (0, 1)
   )
-  mean = metrics.mean(lambda batch: batch.logits, "logits")
   interval = metrics.bootstrap(
     key,
-    mean,
+    _mean(),
     {"logits": first},
     resamples,
     paired={"logits": second},

@@ -1,5 +1,6 @@
 """What might help without training: moved thresholds, overridden decisions."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,7 +9,6 @@ import numpy as np
 
 from effjax import metrics
 from effjax.studies.audit import fairness
-from effjax.studies.audit.groups import Groups
 from effjax.studies.audit.outputs import Outputs, decided, invalid, rounded
 
 BUDGETS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -43,7 +43,7 @@ def measure(key: jax.Array, outputs: Outputs) -> dict[str, Any]:
   known = ~invalid(outputs)
   if not known.any():
     return {"needs": ["An attribute without NaN outputs."]}
-  metric = summary(outputs.groups)
+  metric = summary(fairness.layout(outputs.groups))
   shared = {
     "labels": outputs.labels[:, known],
     "groups": outputs.groups.members,
@@ -92,11 +92,12 @@ def measure(key: jax.Array, outputs: Outputs) -> dict[str, Any]:
   return found
 
 
-def summary(groups: Groups) -> metrics.Metric:
+@functools.lru_cache(maxsize=16)
+def summary(partitions: fairness.Layout) -> metrics.Metric:
   """Makes three numbers of a model's decisions.
 
   Args:
-    groups: The groups.
+    partitions: Of `fairness.layout`.
 
   Returns:
     A metric of (predictions, labels, groups) with a dict of scalars: means over
@@ -104,13 +105,10 @@ def summary(groups: Groups) -> metrics.Metric:
     of a partition, and the equalized odds gap.
   """
   rates = metrics.group_rates()
-  partitions = [
-    groups.columns(name) for name in dict.fromkeys(groups.partitions)
-  ]
 
   def compute(state):
     found = rates.compute(state)
-    apart = [fairness.gaps(found, columns) for columns in partitions]
+    apart = [fairness.gaps(found, columns) for _, columns in partitions]
     mean = lambda name: jnp.nanmean(jnp.stack([x[name] for x in apart]))
     return {
       "accuracy": jnp.nanmean(found.overall.accuracy),

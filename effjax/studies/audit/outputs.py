@@ -12,18 +12,28 @@ from effjax.studies.audit.tables import listed
 KINDS = ("logits", "probabilities", "predictions")
 
 
-class Sample(NamedTuple):
-  """Labels with groups or outputs of other samples than the audited ones.
+class Training(NamedTuple):
+  """Labels and groups of the training data.
 
   Attributes:
     labels: [M, A] bool.
-    members: [M, G] bool, of training data; else None.
-    outputs: [M, A] logits, of validation data; else None.
+    members: [M, G] bool, the audited groups.
   """
 
   labels: np.ndarray
-  members: np.ndarray | None = None
-  outputs: np.ndarray | None = None
+  members: np.ndarray
+
+
+class Validation(NamedTuple):
+  """Outputs of the compressed model on other samples than the audited ones.
+
+  Attributes:
+    labels: [M, A] bool.
+    outputs: [M, A] logits.
+  """
+
+  labels: np.ndarray
+  outputs: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +60,8 @@ class Outputs:
   kind: str
   labels: np.ndarray | None = None
   ids: np.ndarray | None = None
-  train: Sample | None = None
-  validation: Sample | None = None
+  train: Training | None = None
+  validation: Validation | None = None
   notes: tuple[str, ...] = ()
 
   @property
@@ -213,7 +223,7 @@ def bits(
   return values.astype(bool)
 
 
-def _training(labels, found, groups, names) -> Sample:
+def _training(labels, found, groups, names) -> Training:
   labels = bits(matrix(labels, "train labels"), "train labels", names)
   if not isinstance(found, Groups):
     found = from_columns(found, where="train groups")
@@ -244,7 +254,7 @@ def from_training(
   groups: Groups,
   names: Sequence[str],
   where: str = "the training data",
-) -> Sample:
+) -> Training:
   """Returns training labels with the columns of the audited groups.
 
   Args:
@@ -264,12 +274,12 @@ def from_training(
       f" [{len(members)}, {len(names)}], rows of its groups by attributes"
       f" ({listed(names)})."
     )
-  return Sample(labels, members=members)
+  return Training(labels, members)
 
 
 def from_validation(
   values: np.ndarray, labels: np.ndarray, kind: str
-) -> Sample:
+) -> Validation:
   """Returns outputs of other samples, on which thresholds can be chosen.
 
   Args:
@@ -290,7 +300,7 @@ def from_validation(
       f"Validation outputs {list(values.shape)} and labels"
       f" {list(labels.shape)} must have the same shape."
     )
-  return Sample(labels, outputs=values)
+  return Validation(labels, values)
 
 
 def decided(x: np.ndarray) -> np.ndarray:
@@ -311,4 +321,4 @@ def invalid(outputs: Outputs) -> np.ndarray:
   if not outputs.scored:
     return np.zeros(len(outputs.attributes), bool)
   both = np.isnan(outputs.outputs) | np.isnan(outputs.reference)
-  return both.any(axis=0)
+  return np.asarray(both.any(axis=0))

@@ -240,7 +240,7 @@ def _override(found: dict[str, Any]) -> elements.Plot:
     f" worst-group accuracy by {gain:+.2f} points"
   ).replace("-", "\u2212")
   figure = figures.lines_with_bands(
-    budgets,
+    budgets.tolist(),
     {
       "least sure": (chosen, chosen, chosen),
       "at random": (control.mean(0), control.min(0), control.max(0)),

@@ -237,14 +237,14 @@ def _wide(table: Table, name: str) -> Wide:
 
 def _scores(table: Table, kind: str) -> Wide:
   wide = _wide(table, kind)
-  names = wide.attributes or range(wide.values.shape[1])
+  names = wide.attributes or [str(a) for a in range(wide.values.shape[1])]
   where = table.path if table.flat else table.where(kind)
   return wide._replace(values=outputs.logits(wide.values, kind, where, names))
 
 
 def _labels(table: Table) -> Wide:
   wide = _wide(table, "labels")
-  names = wide.attributes or range(wide.values.shape[1])
+  names = wide.attributes or [str(a) for a in range(wide.values.shape[1])]
   where = table.path if table.flat else table.where("labels")
   return wide._replace(values=outputs.bits(wide.values, where, names))
 
@@ -285,7 +285,9 @@ def _agree(labels: Sequence[np.ndarray], paths, names) -> None:
     )
 
 
-def _train(path: str, groups: Groups, names: tuple[str, ...]) -> outputs.Sample:
+def _train(
+  path: str, groups: Groups, names: tuple[str, ...]
+) -> outputs.Training:
   table = tables.read(path)
   if table.flat:
     lacking = [name for name in names if name not in table.arrays]
@@ -313,7 +315,7 @@ def _train(path: str, groups: Groups, names: tuple[str, ...]) -> outputs.Sample:
 
 def _validation(
   path: str, labels: str | None, kind: str, names: tuple[str, ...]
-) -> outputs.Sample:
+) -> outputs.Validation:
   table = tables.read(path)
   scores = _by_name(_scores(table, kind), names)
   if labels is None and table.flat:

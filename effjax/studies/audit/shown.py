@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 # A plot or table shows at most so many rows, a heat map so many columns.
-MOST_ROWS, MOST_COLUMNS = 20, 6
+MOST_ROWS, MOST_COLUMNS = 20, 5
 # Below this many samples a group says little.
 SMALL = 50
 

@@ -133,11 +133,11 @@ def test_no_labels_at_all(files):
 BAD = [
   (
     {"labels": {"labels": Y + np.array([[0, 0], [0, 1], [0, 0]])}},
-    "labels.npz, array 'labels', row 1, attribute 1: 2 is no label",
+    "labels.npz, array 'labels', row 1, attribute '1': 2 is no label",
   ),
   (
     {"predictions": {"probabilities": Z}},
-    "row 0, attribute 1: -1 is no probability",
+    "row 0, attribute '1': -1 is no probability",
   ),
   (
     {"predictions": {"logit": Z}},

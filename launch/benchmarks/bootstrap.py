@@ -62,14 +62,15 @@ def cases(quick: bool) -> list[harness.Case]:
     for name, metric in chosen.items()
   ]
   shared = harness.Case(
-    name=f"the same with rows shared by all attributes, {size}",
+    name=f"bootstrap of group_rates, rows shared by all attributes, {size},"
+    f" {resamples} resamples",
     ours=_run(rates, batch, resamples, joint=True),
     peers={
       f"our rows, {_FEW} resamples": _run(
         rates._replace(cells=None), batch, _FEW
       )
     },
-    note=f"group_rates, {resamples} resamples; {few}",
+    note=few,
   )
   return [*found, shared]
 

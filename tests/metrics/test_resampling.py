@@ -35,6 +35,23 @@ def test_bootstrap_agrees_with_the_normal_interval_of_a_rate():
   np.testing.assert_array_equal(interval.count, [2000, 2000])
 
 
+def test_intervals_cover_as_often_as_they_say():
+  # Every attribute is a data set of its own.
+  decisions = np.random.default_rng(0).random((150, 400)) < 0.7
+  for method in ("percentile", "bca"):
+    interval = metrics.bootstrap(
+      jax.random.key(0),
+      metrics.positive_rate(),
+      {"predictions": decisions},
+      400,
+      level=0.9,
+      method=method,
+    )
+    inside = (interval.low <= 0.7) & (interval.high >= 0.7)
+    # 0.9 within four standard errors, 0.015 each.
+    assert abs(float(inside.mean()) - 0.9) < 0.06
+
+
 def test_bootstrap_of_trees_and_of_undefined_values():
   batch = data(60)
   batch["groups"] = np.zeros((60, 2), bool)

@@ -1,5 +1,6 @@
 """Do probabilities mean what they say?"""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -159,33 +160,38 @@ def adaptive_calibration_error(
   _check(bins, norm)
   p, y = jnp.asarray(probabilities), counting.positive(jnp.asarray(labels))
   columns.check("probabilities", p, y)
-  function = lambda p, y: _adaptive(p, y, bins, norm)
-  if p.ndim == 1:
-    return function(p, y)
-  return jax.lax.map(lambda pair: function(*pair), (p.T, y.T))
+  if p.ndim == 2:
+    return _adaptive(p, y, bins, norm)
+  return _adaptive(p[:, None], y[:, None], bins, norm)[0]
 
 
+@functools.partial(jax.jit, static_argnames=("bins", "norm"))
 def _adaptive(p: Array, y: Array, bins: int, norm: str) -> Array:
   size = p.shape[0]
   if not size:
-    return jnp.full((), jnp.nan)
-  p, y = jax.lax.sort((p.astype(jnp.float32) + 0, y), num_keys=1)
-  starts = jnp.concatenate([jnp.ones(1, bool), p[1:] != p[:-1]])
-  order = jnp.arange(size, dtype=jnp.int32)
-  first = jax.lax.cummax(jnp.where(starts, order, 0))
+    return jnp.full(p.shape[1], jnp.nan)
   # Sample i enters bin b at the least i with i B >= b N, in whole numbers.
   edges = [-(-b * size // bins) for b in range(1, bins)]
-  index = jnp.searchsorted(jnp.asarray(edges, jnp.int32), first, side="right")
+  edges = jnp.asarray(edges, jnp.int32)
 
-  gaps = p - y.astype(jnp.float32)
+  def one(column):
+    p, y = jax.lax.sort(column, num_keys=1)
+    starts = jnp.concatenate([jnp.ones(1, bool), p[1:] != p[:-1]])
+    order = jnp.arange(size, dtype=jnp.int32)
+    first = jax.lax.cummax(jnp.where(starts, order, 0))
+    index = jnp.searchsorted(edges, first, side="right")
+    gaps = p - y.astype(jnp.float32)
 
-  def inside(b):
-    gap = counting.long_sum(jnp.where(index == b, gaps, 0.0))
-    return jnp.sum(index == b, dtype=jnp.int32), jnp.abs(gap)
+    def inside(b):
+      gap = counting.long_sum(jnp.where(index == b, gaps, 0.0))
+      return jnp.sum(index == b, dtype=jnp.int32), jnp.abs(gap)
 
-  count, gap = jax.lax.map(inside, jnp.arange(bins, dtype=index.dtype))
-  value = _combine(count.astype(jnp.float32), gap, norm)
-  return jnp.where(jnp.isnan(p[-1]), jnp.nan, value)
+    count, gap = jax.lax.map(inside, jnp.arange(bins, dtype=index.dtype))
+    value = _combine(count.astype(jnp.float32), gap, norm)
+    return jnp.where(jnp.isnan(p[-1]), jnp.nan, value)
+
+  # Adding 0 makes -0.0 and 0.0 one tie.
+  return jax.lax.map(one, (p.T.astype(jnp.float32) + 0, y.T))
 
 
 def _check(bins: int, norm: str) -> None:

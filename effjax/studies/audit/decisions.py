@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from effjax.studies import elements
-from effjax.studies.audit.shown import MOST_ROWS, level, number
+from effjax.studies.audit.shown import MOST_ROWS, level, mean, number
 
 
 def section(
@@ -37,21 +37,33 @@ def section(
     range(1, len(total)), key=lambda i: -np.nan_to_num(number(rate[0][i]))
   )
   share = lambda count, i: count[i] / total[i] if total[i] else float("nan")
+  nats = []
+  if results["scored"]:
+    inside = results["by_group"]
+    nats = [inside["divergence_of_everyone"], *inside["divergence"]]
   rows = [
     [
       *groups[i],
       tuple(number(end[i]) for end in rate),
       *(share(count, i) for count in counts),
+      *([mean(nats[i])] if nats else ()),
     ]
     for i in (0, *order[:MOST_ROWS])
   ]
   percent = lambda title: elements.Column(title, "%", digits=2, scale=100)
   table = elements.Table(
-    ["group", "samples", percent("differ"), *(percent(t) for _, t in names)],
+    [
+      "group",
+      "samples",
+      percent("differ"),
+      *(percent(title) for _, title in names),
+      *([elements.Column("divergence", "nats", digits=4)] if nats else ()),
+    ],
     rows,
     notes=[
       f"Shares of all decisions, over attributes. {level(results)} intervals"
       " of Wilson, which take the decisions on one sample as independent."
+      + (" Divergence: mean KL(dense || compressed)." if nats else "")
     ],
   )
   return elements.Section(

@@ -47,6 +47,7 @@ def by_group(
   found["flip_rate"] = rounded(values["flips"].by_group.rate)
   if "divergence" in values:
     found["divergence"] = rounded(values["divergence"].by_group)
+    found["divergence_of_everyone"] = rounded(values["divergence"].overall)
   return found
 
 

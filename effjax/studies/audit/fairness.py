@@ -27,7 +27,8 @@ class Comparison(NamedTuple):
   """Rates and gaps of two models; trees of float arrays.
 
   Attributes:
-    model: `rates`, each [G, A]; `gaps`, for each partition, each [A].
+    model: `rates`, each [G, A]; `gaps`, for each partition, each [A];
+      `everyone`, the accuracy and the positive rate [A].
     reference: The same of the reference.
     difference: An `Interval` of such trees, model minus reference; beside them
       `means` over the attributes (or pairs) that both models define.
@@ -78,7 +79,11 @@ def metric(
       "amplification": amplified,
     }
     apart = {name: gaps(found, columns) for name, columns in partitions}
-    return {"rates": values, "gaps": apart}
+    everyone = {
+      "accuracy": found.overall.accuracy,
+      "positive_rate": found.overall.selection_rate,
+    }
+    return {"rates": values, "gaps": apart, "everyone": everyone}
 
   return rates._replace(compute=compute)
 
@@ -114,13 +119,71 @@ def gaps(
   }
 
 
+class Part(NamedTuple):
+  """Groups whose rates are measured together.
+
+  Attributes:
+    groups: The groups.
+    metric: Of `metric`.
+    sign: [G, A], what turns the change of rates into directional amplification;
+      None where there is training data.
+  """
+
+  groups: Groups
+  metric: metrics.Metric
+  sign: np.ndarray | None
+
+
+def parts(outputs: Outputs, labels: np.ndarray) -> list[Part]:
+  """Returns all groups as one part, or each partition if combinations are many.
+
+  Args:
+    outputs: What is audited.
+    labels: [N, A] bool.
+  """
+  found = []
+  for groups in _shares(outputs.groups):
+    trained = outputs.train
+    if trained is None:
+      # The state of no samples has the signs, which follow from these labels.
+      directional = metrics.directional_bias_amplification(
+        labels, groups.members, details=True
+      )
+      sign = jax.jit(lambda s, of=directional.compute: of(s).sign)
+      sign = np.asarray(sign(directional.empty), np.float32)
+      found.append(Part(groups, _shared(layout(groups)), sign))
+      continue
+    place = [outputs.groups.names.index(name) for name in groups.names]
+    amplification = metrics.bias_amplification(
+      trained.labels, trained.members[:, place]
+    )
+    found.append(Part(groups, metric(layout(groups), amplification), None))
+  return found
+
+
+def measure(parts: Sequence[Part], batch: dict[str, Any]) -> Any:
+  """Measures one model.
+
+  Args:
+    parts: Of `parts`.
+    batch: Its outputs and the labels.
+
+  Returns:
+    A tree like `Comparison.model`, of NumPy arrays.
+  """
+  values = [
+    metrics.compute(part.metric, **batch, groups=part.groups.members)
+    for part in parts
+  ]
+  return _joined(parts, values, axis=0)
+
+
 def compare(
   key: jax.Array,
-  outputs: Outputs,
+  parts: Sequence[Part],
   model: dict[str, Any],
   reference: dict[str, Any],
   *,
-  sign: np.ndarray,
   resamples: int,
   level: float,
 ) -> Comparison:
@@ -128,12 +191,9 @@ def compare(
 
   Args:
     key: A random key.
-    outputs: What is audited.
-    model: The batch of the compressed model.
-    reference: That of the dense one, the same samples.
-    sign: [G, A], 1 where group and attribute go along with each other in the
-      labels, -1 where they avoid each other; turns the change of rates into
-      directional amplification where there is no training data.
+    parts: Of `parts`.
+    model: The outputs of the compressed model, and the labels.
+    reference: The same of the dense one, on the same samples.
     resamples: How many resamples of the rows, the same for both models and all
       attributes.
     level: The coverage.
@@ -141,29 +201,15 @@ def compare(
   Returns:
     The `Comparison`.
   """
-  values, samples, trained = [], [], outputs.train
-  for groups in _shares(outputs.groups):
-    place = [outputs.groups.names.index(name) for name in groups.names]
-    if trained is None:
-      one = _shared(layout(groups))
-    else:
-      members = trained.members[:, place]
-      amplification = metrics.bias_amplification(trained.labels, members)
-      one = metric(layout(groups), amplification)
+  samples = []
+  for part in parts:
     batches = [
-      {**batch, "groups": groups.members} for batch in (model, reference)
+      {**batch, "groups": part.groups.members} for batch in (model, reference)
     ]
-    values.append([metrics.compute(one, **batch) for batch in batches])
-    plan = resampling.prepare(one, *batches, joint=True)
+    plan = resampling.prepare(part.metric, *batches, joint=True)
     samples.append(resampling.draw(key, plan, resamples))
-  first, second = (
-    _joined([pair[i] for pair in values], axis=0) for i in (0, 1)
-  )
-  drawn = _joined(samples, axis=1)
-  if trained is None:
-    for tree in (first, second, drawn):
-      rates = tree["rates"]
-      rates["amplification"] = rates["amplification"] * sign.astype(np.float32)
+  first, second = (measure(parts, batch) for batch in (model, reference))
+  drawn = _joined(parts, samples, axis=1)
   estimate = jax.tree.map(lambda a, b: a - b, first, second)
   known = jax.tree.map(lambda x: ~np.isnan(x), estimate)
   estimate["means"] = _means(estimate, known, 0)
@@ -214,14 +260,20 @@ def _shares(groups: Groups) -> list[Groups]:
   return parts
 
 
-def _joined(trees: list[Any], axis: int) -> Any:
-  """Joins the values of shares of the groups, as NumPy arrays."""
+def _joined(parts: Sequence[Part], trees: Sequence[Any], axis: int) -> Any:
+  """Joins the values of parts along the axis of groups, as NumPy arrays."""
   trees = [jax.tree.map(np.asarray, tree) for tree in trees]
-  rates = jax.tree.map(
-    lambda *x: np.concatenate(x, axis), *[tree["rates"] for tree in trees]
-  )
-  gaps = {name: gap for tree in trees for name, gap in tree["gaps"].items()}
-  return {"rates": rates, "gaps": gaps}
+  for part, tree in zip(parts, trees, strict=True):
+    if part.sign is not None:
+      rates = tree["rates"]
+      rates["amplification"] = part.sign * rates["amplification"]
+  return {
+    "rates": jax.tree.map(
+      lambda *x: np.concatenate(x, axis), *[tree["rates"] for tree in trees]
+    ),
+    "gaps": {n: gap for tree in trees for n, gap in tree["gaps"].items()},
+    "everyone": trees[0]["everyone"],
+  }
 
 
 def _means(tree: Any, known: Any, leading: int) -> Any:

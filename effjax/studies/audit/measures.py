@@ -77,24 +77,26 @@ def audit(
     # Groups are compared with the reference in place of the truth.
     labels = decided(outputs.reference)
   name = "logits" if outputs.scored else "predictions"
-  shared = {"labels": labels, "groups": outputs.groups.members}
   model, dense = (
-    {name: x, **shared} for x in (outputs.outputs, outputs.reference)
+    {name: x, "labels": labels} for x in (outputs.outputs, outputs.reference)
   )
-  values = [
-    _values({**first, f"reference_{name}": second[name]}, outputs)
-    for first, second in ((model, dense), (dense, model))
-  ]
-  flips = values[0]["flips"]
+  parts = fairness.parts(outputs, labels)
   compared = fairness.compare(
     key,
-    outputs,
+    parts,
     model,
     dense,
-    sign=values[0]["directional"].sign,
     resamples=resamples,
     level=level,
   )
+  values = [
+    _values({**one, f"reference_{name}": other[name]}, rates, outputs)
+    for one, other, rates in (
+      (model, dense, compared.model),
+      (dense, model, compared.reference),
+    )
+  ]
+  flips = values[0]["flips"]
   overall = _overall(
     key, outputs, values, compared, resamples=resamples, level=level
   )
@@ -124,7 +126,9 @@ def audit(
     "worst": details.worst(outputs, compared, flips, level),
     "calibration": details.calibration(outputs, values),
     "exemplars": details.exemplars(outputs),
-    "mitigation": mitigation.measure(jax.random.fold_in(key, 1), outputs),
+    "mitigation": mitigation.measure(
+      jax.random.fold_in(key, 1), outputs, parts, compared
+    ),
   }
 
 
@@ -182,11 +186,17 @@ def _groups(outputs: Outputs) -> list[dict[str, Any]]:
   ]
 
 
-def _values(batch: dict[str, Any], outputs: Outputs) -> dict[str, Any]:
+def _values(
+  batch: dict[str, Any], rates: Any, outputs: Outputs
+) -> dict[str, Any]:
   """Measures one model beside the other, in one compiled program."""
   metric = _metric(outputs.labels is not None, outputs.scored)
-  values, state = metrics.compute(metric, **batch)
-  values = jax.tree.map(np.asarray, values)
+  values, state = metrics.compute(
+    metric, **batch, groups=outputs.groups.members
+  )
+  values = jax.tree.map(np.asarray, values) | rates["everyone"]
+  if outputs.labels is None:
+    del values["accuracy"]
   if "ece" in values:
     values["auc"] = np.asarray(
       metrics.auc_exact(batch["logits"], batch["labels"])
@@ -198,13 +208,7 @@ def _values(batch: dict[str, Any], outputs: Outputs) -> dict[str, Any]:
 @functools.lru_cache(maxsize=4)
 def _metric(labelled: bool, scored: bool) -> metrics.Metric:
   """Makes the measures of one model, with their state for a diagram."""
-  found = {
-    "positive_rate": metrics.positive_rate(),
-    "flips": metrics.flips(),
-    "directional": metrics.directional_bias_amplification(details=True),
-  }
-  if labelled:
-    found["accuracy"] = metrics.accuracy()
+  found = {"flips": metrics.flips()}
   if scored:
     found["uncertainty"] = metrics.uncertainty()
     found["divergence"] = metrics.divergence()

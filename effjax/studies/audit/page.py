@@ -28,11 +28,16 @@ def summary(results: dict[str, Any]) -> str:
     Text for a report.
   """
   flips = results["flips"]["overall"]
+  if not flips["decisions"]:
+    return (
+      "Every attribute has NaN outputs in one of the models: nothing can be"
+      " said."
+    )
   text = (
     f"The compressed model decides **{flips['rate']['estimate']:.2%}** of"
     f" {flips['decisions']:,} decisions otherwise than the dense one"
-    f" ({results['samples']:,} samples, {len(results['attributes'])}"
-    f" attributes)."
+    f" ({_counted(results['samples'], 'sample')},"
+    f" {_counted(len(results['attributes']), 'attribute')})."
   )
   if not results["labels"]:
     return text + (
@@ -106,6 +111,10 @@ def provenance(results: dict[str, Any]) -> dict[str, Any]:
   """
   kept = ("command", "date", "versions", "files", "resamples", "seed", "level")
   return {name: results[name] for name in kept if name in results}
+
+
+def _counted(number_of: int, what: str) -> str:
+  return f"{number_of:,} {what}{'' if number_of == 1 else 's'}"
 
 
 def _row(results: dict[str, Any], name: str) -> dict[str, Any]:

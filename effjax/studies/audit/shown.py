@@ -26,6 +26,13 @@ def interval(cell: Mapping[str, Any]) -> tuple[float, ...]:
   return tuple(number(cell[end]) for end in ("estimate", "low", "high"))
 
 
+def mean(values: Any) -> float:
+  """Returns the mean of what is defined, NaN for nothing."""
+  known = array(values)
+  known = known[~np.isnan(known)]
+  return float(known.mean()) if known.size else float("nan")
+
+
 def level(results: dict[str, Any]) -> str:
   """Writes the coverage of the intervals."""
   return f"{100 * results['level']:g} %"

@@ -8,7 +8,7 @@ from effjax.studies import audit, elements, report
 from effjax.studies.audit import page
 from tests.studies.audit import small
 
-FOUND = small.arrays(200)
+FOUND = small.arrays()
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def unlabelled():
   one = audit.from_arrays(
     FOUND["outputs"] > 0,
     FOUND["reference"] > 0,
-    {"sex": FOUND["sex"]},
+    {"old": FOUND["old"]},
     kind="predictions",
     attributes=small.ATTRIBUTES,
     ids=FOUND["ids"],
@@ -55,3 +55,15 @@ def test_pictures_are_shown_where_given(unlabelled, tmp_path):
   assert len(shown[0].pictures) >= 1
   assert "data:image/png" in build(unlabelled, tmp_path, pictures=pictures)
   assert "data:image/png" not in build(unlabelled, tmp_path)
+
+
+def test_outputs_that_are_all_nan_make_a_page(tmp_path):
+  nothing = np.full((20, 1), np.nan, np.float32)
+  one = audit.from_arrays(
+    nothing, nothing, {"sex": FOUND["sex"][:20]}, labels=nothing == 0
+  )
+  results = files.without_nan(audit.audit(one, resamples=5))
+  text = build(results, tmp_path)
+  assert "nothing can be said" in text
+  assert "20 of 20" not in text
+  assert "NaN outputs of the reference" in text

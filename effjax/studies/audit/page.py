@@ -7,7 +7,14 @@ import numpy as np
 
 from effjax.studies import curves, elements, figures
 from effjax.studies.audit import card, decisions, hurt
-from effjax.studies.audit.shown import SMALL, array, interval, level, number
+from effjax.studies.audit.shown import (
+  SMALL,
+  array,
+  interval,
+  level,
+  number,
+  points,
+)
 
 _MOST_PARTITIONS = 4
 _NAMES = {"model": "compressed", "reference": "dense"}
@@ -177,7 +184,7 @@ def _overall(results: dict[str, Any]) -> elements.Table:
 
 def _calibration(results: dict[str, Any]) -> elements.Section:
   found = results["calibration"]
-  plots = [_diagram(found["pooled"], "all attributes")]
+  plots = [_diagram(found["pooled"], "All attributes")]
   if "worst" in found:
     name = found["worst"]["attribute"]
     plots.append(_diagram(found["worst"], name))
@@ -196,7 +203,7 @@ def _diagram(curve: dict[str, Any], what: str) -> elements.Plot:
     gap = np.abs(np.nan_to_num(parts[0] - parts[1]))
     errors[who] = float((gap * parts[2]).sum() / max(parts[2].sum(), 1.0))
   title = (
-    f"{what[0].upper()}{what[1:]}: calibration error"
+    f"{what}: calibration error"
     f" {errors['reference']:.3f} dense, {errors['model']:.3f} compressed"
   )
   figure = curves.reliability_diagram(series, title=title)
@@ -246,8 +253,8 @@ def _override(found: dict[str, Any]) -> elements.Plot:
   gain = chosen[-1] - chosen[0]
   title = (
     f"Deciding the {budgets[-1]:g}\u00a0% least sure by the dense model moves"
-    f" worst-group accuracy by {gain:+.2f} points"
-  ).replace("-", "\u2212")
+    f" worst-group accuracy by {points(gain / 100)}"
+  )
   figure = figures.lines_with_bands(
     budgets.tolist(),
     {

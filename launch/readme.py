@@ -193,10 +193,13 @@ def bias_table(results: Mapping[str, Any]) -> str:
   for v in results["verdicts"]:
     # A bar would end the cell.
     quantity = v["quantity"].replace("|", "\\|")
+    ends = [v[k] for k in ("estimate", "low", "high")]
+    estimate = (
+      "undefined" if None in ends else "{:.3f} ({:.3f} to {:.3f})".format(*ends)
+    )
     lines.append(
       f"| {v['claim']}: {v['text']} | {_ARMS[v['arm']]} | {quantity}:"
-      f" {v['estimate']:.3f} ({v['low']:.3f} to {v['high']:.3f}) |"
-      f" {v['result']} |"
+      f" {estimate} | {v['result']} |"
     )
   lines += [
     "",
@@ -377,9 +380,15 @@ def _spread(times: Mapping[str, float]) -> str:
   return f"{median:.4g} ({low:.4g} to {high:.4g})"
 
 
-def _interval(cell: Mapping[str, float], digits: int) -> str:
-  half = (cell["high"] - cell["low"]) / 2
-  return f"{cell['estimate']:.{digits}f} ± {half:.{digits}f}"
+def _interval(cell: Mapping[str, float | None], digits: int) -> str:
+  """Write an estimate with half its interval; a dash where undefined."""
+  estimate, low, high = (cell[k] for k in ("estimate", "low", "high"))
+  if estimate is None:
+    return "–"
+  text = f"{estimate:.{digits}f}"
+  if low is None or high is None:
+    return text
+  return f"{text} ± {(high - low) / 2:.{digits}f}"
 
 
 BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

@@ -132,7 +132,9 @@ def dot_intervals(
         f"The series {name!r} has {[len(p) for p in parts]} values for"
         f" {len(rows)} rows."
       )
-  step = 0.2 + 0.075 * max(len(series) - 1, 0)
+  labels = [drawing.wrap(row, 26) for row in rows]
+  lines = max((label.count("\n") + 1 for label in labels), default=1)
+  step = max(0.2 + 0.075 * max(len(series) - 1, 0), 0.16 * lines + 0.04)
   figure, axes = drawing.quiet_axes(title, "", max(len(rows), 1) * step + 0.75)
   axes.grid(axis="x", color=drawing.GRID, lw=0.7)
   axes.grid(axis="y", visible=False)
@@ -154,7 +156,7 @@ def dot_intervals(
       color=color,
       label=name,
     )
-  axes.set_yticks(base, [drawing.wrap(row, 26) for row in rows])
+  axes.set_yticks(base, labels)
   axes.locator_params(axis="x", nbins=7)
   axes.set_ylim(len(rows) - 0.4, -0.6)
   axes.tick_params(axis="y", colors=drawing.INK)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from effjax.data import tabular
 from effjax.studies import elements, figures, report
 from effjax.studies.bias import flips, harm, remedies
 from effjax.studies.bias.measures import QUANTITIES, Outcomes
@@ -131,7 +132,8 @@ def summary(results: dict[str, Any]) -> str:
   text = (
     f"{len(results['runs'])} models with {results['parameters']:,} parameters"
     f" predict {len(results['attributes'])} attributes of"
-    f" {sizes['test']:,} test pictures, trained on {sizes['train']:,} with"
+    f" {sizes['test']:,} test {_unit(results)}, trained on"
+    f" {sizes['train']:,} with"
     f" {len(results['seeds'])} seeds. The dense models reach a mean AUC of"
     f" {dense['auc']['estimate']:.3f}."
   )
@@ -142,17 +144,30 @@ def summary(results: dict[str, Any]) -> str:
       f" Models **{ARMS[arm]}** to {top:.1%} sparsity have"
       f" {row['auc']['estimate']:.3f}, with"
       f" {row['uncertainty']['estimate']:.0%} of predictions uncertain"
-      f" (dense {dense['uncertainty']['estimate']:.0%}) and bias amplification"
-      f" {row['amplification']['estimate']:+.3f}"
-      f" (dense {dense['amplification']['estimate']:+.3f})."
+      f" (dense {dense['uncertainty']['estimate']:.0%})"
     )
+    ends = [r["amplification"]["estimate"] for r in (row, dense)]
+    if np.isfinite(ends).all():
+      text += " and bias amplification {:+.3f} (dense {:+.3f})".format(*ends)
+    text += "."
   text += "\n\nMasks simulate sparsity: a pruned model is no faster by itself."
-  if results["data"].get("name") != "celeba":
+  if results["data"].get("name") in tabular.LAYOUTS:
+    text += (
+      " The data are of real people: they serve to study what compression does,"
+      " not to decide about anybody."
+    )
+  elif results["data"].get("name") != "celeba":
     text += (
       " The attributes follow from the class or the pixels of a picture; they"
       " stand in for social attributes in method only."
     )
   return text
+
+
+def _unit(results: dict[str, Any]) -> str:
+  """Say what a sample is."""
+  table = results["data"].get("name") in tabular.LAYOUTS
+  return "persons" if table else "pictures"
 
 
 def from_results(results: dict[str, Any]) -> list[elements.Section]:
@@ -168,7 +183,8 @@ def from_results(results: dict[str, Any]) -> list[elements.Section]:
   note = (
     f"Mean over {len(results['attributes'])} attributes and {seeds} seeds"
     f" ({', '.join(map(str, results['seeds']))}); ± is the 95 % interval of"
-    f" Student's t over seeds; {results['sizes']['test']:,} test pictures."
+    f" Student's t over seeds; {results['sizes']['test']:,} test"
+    f" {_unit(results)}."
   )
   sections = [
     elements.Section("The models compared", [_table(results, note)]),

@@ -57,10 +57,10 @@ def make_scores(problem: Problem) -> Callable[[Any], dict[str, jax.Array]]:
     problem: The data.
 
   Returns:
-    `scores(predictions [N, A])` on the test split -> accuracy [], the mean size
-    of bias amplification [], the mean distance of threshold calibration bias
-    from 1 [], and the equal opportunity difference of each family [F]; means
-    over what is defined.
+    `scores(predictions [N, A])` on the test split -> accuracy [], the size of
+    bias amplification of every pair [G, A], the mean distance of threshold
+    calibration bias from 1 [], and the equal opportunity difference of each
+    family [F]; means over what is defined.
   """
   train, groups = problem.labels["train"], problem.memberships["train"]
   whole = measures.sides(problem)
@@ -88,7 +88,7 @@ def make_scores(problem: Problem) -> Callable[[Any], dict[str, jax.Array]]:
     )
     return {
       "accuracy": jnp.mean(value["accuracy"]),
-      "amplification_size": jnp.nanmean(jnp.abs(value["amplification"])),
+      "amplification_size": jnp.abs(value["amplification"]),
       "tcb_distance": jnp.nanmean(jnp.abs(value["tcb"] - 1)),
       "equal_opportunity": jnp.nanmean(gaps(rates)["equal_opportunity"], 1),
     }
@@ -131,23 +131,31 @@ def compare(
   rows: dict[str, list[Any]] = {}
   curve: dict[str, list[Any]] = {"susceptible": [], "random": []}
 
-  def note(name: str, score: dict[str, Any]) -> None:
-    rows.setdefault(name, []).append({k: _mean(score[k]) for k in SCORES})
+  def note(name: str, score: dict[str, Any], pairs: np.ndarray) -> None:
+    means = {k: _mean(score[k]) for k in SCORES if k != "amplification_size"}
+    means["amplification_size"] = _mean(score["amplification_size"], pairs)
+    rows.setdefault(name, []).append(means)
 
   for seed in seeds:
     own = jax.random.fold_in(key, seed)
     _, dense = logits["dense", 0.0, seed]
     validation, test = logits[arm, sparsity, seed]
     trusted, decided = dense > 0, test > 0
-    note("dense", scores(trusted))
-    note("pruned", scores(decided))
+    before = scores(decided)
+    # Where nothing was predicted positive a repair makes new pairs defined; the
+    # old ones are compared.
+    pairs = np.isfinite(before["amplification_size"])
+    note("dense", scores(trusted), pairs)
+    note("pruned", before, pairs)
     threshold = metrics.adjust_thresholds(
       validation, problem.labels["validation"]
     )
-    note("thresholds adjusted", scores(metrics.decisions(test, threshold)))
+    adjusted = scores(metrics.decisions(test, threshold))
+    note("thresholds adjusted", adjusted, pairs)
     note(
       "thresholds by group",
       _by_group(jax.random.fold_in(own, 0), problem, validation, test, scores),
+      pairs,
     )
     sizes = {"susceptible": [], "random": []}
     for budget in BUDGETS:
@@ -159,14 +167,15 @@ def compare(
       }
       for name, some in chosen.items():
         score = scores(metrics.override(decided, trusted, some))
-        sizes[name].append(float(score["amplification_size"]))
+        sizes[name].append(_mean(score["amplification_size"], pairs))
         if budget == BUDGET:
           words = {"susceptible": "least sure", "random": "random"}[name]
-          note(f"{budget:.0%} {words} overridden by dense", score)
+          row = f"{100 * budget:g} % {words} overridden by dense"
+          note(row, score, pairs)
     for name, values in sizes.items():
       curve[name].append(values)
     for name, words in losses.items():
-      note(words, scores(logits[name, sparsity, seed][1] > 0))
+      note(words, scores(logits[name, sparsity, seed][1] > 0), pairs)
   return {
     "rows": {
       name: {k: np.array([s[k] for s in values]) for k in SCORES}
@@ -176,9 +185,11 @@ def compare(
   }
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Any, among: np.ndarray | None = None) -> float:
   """Average what is defined; NaN where nothing is."""
   values = np.asarray(values, np.float64)
+  if among is not None:
+    values = values[among]
   defined = values[np.isfinite(values)]
   return float(defined.mean()) if defined.size else float("nan")
 
@@ -219,7 +230,16 @@ def _by_group(
     score = dict(scores(decided))
     score["equal_opportunity"] = score["equal_opportunity"][number]
     found.append(score)
-  return {k: np.array([float(score[k]) for score in found]) for k in SCORES}
+  sizes = np.stack([np.asarray(score["amplification_size"]) for score in found])
+  defined = np.isfinite(sizes)
+  mean = np.where(defined, sizes, 0).sum(0) / np.maximum(defined.sum(0), 1)
+  result = {
+    k: np.array([float(score[k]) for score in found])
+    for k in SCORES
+    if k != "amplification_size"
+  }
+  size = np.where(defined.any(0), mean, np.nan)
+  return {**result, "amplification_size": size}
 
 
 def flips_foretold(

@@ -138,8 +138,8 @@ def test_every_repair_is_scored_for_every_seed(compared):
     "pruned",
     "thresholds adjusted",
     "thresholds by group",
-    "5% least sure overridden by dense",
-    "5% random overridden by dense",
+    "5 % least sure overridden by dense",
+    "5 % random overridden by dense",
     "distilled from the dense model",
   ]
   for scores in compared["rows"].values():
@@ -155,7 +155,7 @@ def test_repairs_do_what_they_are_made_for(compared):
     "pruned", "tcb_distance"
   )
   # Overrides by better decisions help.
-  assert mean("5% random overridden by dense", "accuracy") > mean(
+  assert mean("5 % random overridden by dense", "accuracy") > mean(
     "pruned", "accuracy"
   )
 
@@ -167,8 +167,31 @@ def test_an_override_by_brute_force(compared):
     chosen = np.argsort(np.abs(dense[:, a]), kind="stable")[:15]
     decided[chosen, a] = dense[chosen, a] > 0
   wanted = (decided == PROBLEM.labels["test"]).mean()
-  row = compared["rows"]["5% least sure overridden by dense"]
+  row = compared["rows"]["5 % least sure overridden by dense"]
   assert row["accuracy"][1] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_only_pairs_of_the_pruned_decisions_are_compared():
+  parts = list(PARTS)
+  silent = np.array(PARTS[2].test)
+  silent[:, :, 2] = -1.0  # the third label is never predicted
+  parts[2] = dataclasses.replace(PARTS[2], test=silent)
+  found = repairs.compare(
+    jax.random.key(0),
+    PROBLEM,
+    repairs.logits_of(parts),
+    SEEDS[:1],
+    [],
+    arm="pt",
+    sparsity=0.98,
+  )
+  scores = repairs.make_scores(PROBLEM)
+  defined = np.isfinite(scores(silent[0] > 0)["amplification_size"])
+  assert not defined[:, 2].any()
+  dense = np.asarray(scores(PARTS[0].test[0] > 0)["amplification_size"])
+  assert found["rows"]["dense"]["amplification_size"][0] == pytest.approx(
+    dense[defined].mean(), abs=1e-6
+  )
 
 
 def test_flips_foretold_by_brute_force():

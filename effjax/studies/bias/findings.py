@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from effjax import metrics
-from effjax.studies.bias import claims, measures, repairs
+from effjax.studies.bias import claims, measures, repairs, votes
 from effjax.studies.bias.problems import Problem
 from effjax.studies.bias.variants import Variant
 
@@ -53,8 +53,8 @@ def gather(
     variants: The variants that were run.
 
   Returns:
-    `groups_compared` and `verdicts`; with pruned models `repairs`, `foretold`
-    and `one_or_many` too.
+    `groups_compared` and `verdicts`; with pruned models `repairs`, `foretold`,
+    `votes`, `calibration` and `one_or_many` too.
   """
   arms = [arm for arm in ("ri", "pt") if outcomes.sparsities(arm)]
   found: dict[str, Any] = {"groups_compared": _groups(problem)}
@@ -69,6 +69,15 @@ def gather(
     for arm in arms
     for sparsity in outcomes.sparsities(arm)
   ]
+  found["votes"] = [
+    votes.count(logits, seeds, arm, sparsity)
+    for arm in arms
+    for sparsity in outcomes.sparsities(arm)
+  ]
+  shown = [(arm, near(outcomes.sparsities(arm))) for arm in arms]
+  found["calibration"] = votes.calibration(
+    logits, seeds, problem, [("dense", 0.0), *shown]
+  )
   arm = arms[-1]
   focus = near(outcomes.sparsities(arm))
   found["repairs"] = _repairs(

@@ -5,7 +5,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from effjax.studies.bias import findings, harm, measures, repairs, stages
+from effjax.studies.bias import findings, harm, measures, repairs, stages, votes
 from effjax.studies.bias.arms import Member
 from effjax.studies.bias.variants import Variant
 from tests.studies.bias import small
@@ -264,3 +264,28 @@ def test_excess_error_by_brute_force(outcomes):
       ]
     )
   np.testing.assert_allclose(found.estimate, np.mean(by_seed, 0), atol=1e-6)
+
+
+def test_votes_by_brute_force():
+  found = votes.count(repairs.logits_of(PARTS), SEEDS, "ri", 0.98)
+  dense, sparse = (np.stack([z > 0 for z in part.test]) for part in PARTS[:2])
+  modes = [votes.sum(0) >= 2 for votes in (dense, sparse)]  # of three models
+  assert found["exemplars"] == (modes[0] != modes[1]).sum()
+  assert found["all_disagree"] == (sparse != dense[:1]).all(0).sum()
+  assert 0 <= found["corrected"] <= found["exemplars"]
+  assert found["flips"] == pytest.approx((dense != sparse).mean())
+  pairs = [(dense[i] != dense[j]).mean() for i, j in ((0, 1), (0, 2), (1, 2))]
+  assert found["churn"] == pytest.approx(np.mean(pairs), abs=1e-6)
+
+
+def test_calibration_counts_every_decision():
+  dense, pruned = votes.calibration(
+    repairs.logits_of(PARTS), SEEDS, PROBLEM, [("dense", 0.0), ("ri", 0.98)]
+  )
+  assert sum(dense["count"]) == 3 * 300 * 3
+  z = PARTS[1].test.astype(np.float64).ravel()
+  p, y = 1 / (1 + np.exp(-z)), np.tile(PROBLEM.labels["test"].ravel(), 3)
+  inside = (p >= 0.3) & (p < 0.4)
+  assert pruned["count"][3] == inside.sum()
+  assert pruned["confidence"][3] == pytest.approx(p[inside].mean(), abs=1e-5)
+  assert pruned["frequency"][3] == pytest.approx(y[inside].mean(), abs=1e-5)

@@ -168,7 +168,10 @@ def _wilson(hits: np.ndarray, members: np.ndarray) -> dict[str, float]:
 
 def _of_age(dense: np.ndarray, sparse: np.ndarray) -> dict[str, Any]:
   """Measure by how many years the expected age moves."""
-  ages = [np.asarray(face_attributes.expected_age(z)) for z in (dense, sparse)]
+  ages = [
+    np.asarray(face_attributes.expected_age(jnp.asarray(z)))
+    for z in (dense, sparse)
+  ]
   change = ages[1] - ages[0]
   found = {}
   for name, values in (("shift", change), ("distance", np.abs(change))):
@@ -216,7 +219,7 @@ def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
   plots = []
   for kind in dict.fromkeys(row["mask"] for row in results["gender"]):
     rows = [row for row in results["gender"] if row["mask"] == kind]
-    series = {
+    series: dict[str, Any] = {
       name: tuple(
         np.array([row[f"flips_{name}"][end] for row in rows], float) * 100
         for end in ("estimate", "low", "high")

@@ -139,7 +139,7 @@ def section(
     " Benjamini and Hochberg at 5 %). Churn is how often dense models of two"
     " seeds disagree: flips up to there need no pruning.",
   )
-  series = {}
+  series: dict[str, Any] = {}
   for row in results["calibration"]:
     name = titles[row["arm"]]
     if row["sparsity"]:

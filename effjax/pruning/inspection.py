@@ -194,7 +194,15 @@ def pack(masks: Tree) -> Tree:
   >>> pack({"w": jnp.array([True, False, True])})["w"].tolist()
   [160]
   """
-  return jax.tree.map(lambda mask: jnp.packbits(mask.reshape(-1)), masks)
+  return jax.tree.map(lambda mask: jnp.packbits(_flat(mask)), masks)
+
+
+def _flat(mask: jax.Array) -> jax.Array:
+  mask = jnp.asarray(mask)
+  if jax.typeof(mask).sharding.mesh.explicit_axes:
+    # Only a whole array can be made flat.
+    mask = jax.sharding.reshard(mask, jax.sharding.PartitionSpec())
+  return mask.reshape(-1)
 
 
 def unpack(packed: Tree, like: Tree) -> Tree:

@@ -247,8 +247,8 @@ def _keep_along(
   count = lambda chosen: jnp.sum(
     chosen, axis=axis, keepdims=True, dtype=jnp.int32
   )
-  shape = list(leaf.shape)
-  shape[axis] = 1
+  # One number for each slice, sharded like what is counted.
+  zero = jnp.zeros_like(jnp.sum(keys, axis=axis, keepdims=True, dtype=dtype))
   limits = jnp.iinfo(dtype)
 
   def halve(_: int, bounds: tuple) -> tuple:
@@ -257,10 +257,7 @@ def _keep_along(
     enough = count(keys >= middle) >= keep
     return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
-  bounds = (
-    jnp.full(shape, limits.min, dtype),
-    jnp.full(shape, limits.max, dtype),
-  )
+  bounds = zero + limits.min, zero + limits.max
   low, _ = jax.lax.fori_loop(0, limits.bits, halve, bounds)
   key = jnp.where(keep > 0, low, limits.max)
   above = keys > key
@@ -277,7 +274,8 @@ def _keep_along(
     return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
 
   size = leaf.shape[axis]
-  ends = jnp.zeros(shape, jnp.int32), jnp.full(shape, size, jnp.int32)
+  first = zero.astype(jnp.int32)
+  ends = first, first + size
   _, end = jax.lax.fori_loop(0, size.bit_length(), halve_positions, ends)
   return above | (equal & (position < end))
 

@@ -123,15 +123,15 @@ def random(key: jax.Array, params: Tree) -> Tree:
   >>> scores["w"].shape
   (2, 3)
   """
-  return jax.tree.map(
-    lambda leaf, k: (
-      jax.random.uniform(k, leaf.shape, jnp.float32)
-      if trees.is_floating(leaf)
-      else None
-    ),
-    params,
-    trees.keys(key, params),
-  )
+
+  def draw(leaf: jax.Array, own: jax.Array) -> jax.Array | None:
+    if not trees.is_floating(leaf):
+      return None
+    drawn = jax.random.uniform(own, leaf.shape, jnp.float32)
+    # They take over how the leaf is sharded.
+    return drawn + jnp.zeros_like(leaf, dtype=jnp.float32)
+
+  return jax.tree.map(draw, params, trees.keys(key, params))
 
 
 def taylor(params: Tree, grads: Tree) -> Tree:

@@ -35,7 +35,12 @@ TRANSFORMS = {
     pruning.magnitude(p), 0.7, convention="reference"
   ),
   "topk": lambda p: pruning.topk(pruning.magnitude(p), 0.7),
+  "topk_of_columns": lambda p: pruning.topk(p, 0.7, axis=0),
+  "topk_of_rows": lambda p: pruning.topk(p, 0.7, axis=1),
   "n_m": lambda p: pruning.n_m(pruning.magnitude(p), 2, 4),
+  # Sums of signs are the same in any order.
+  "channels": lambda p: pruning.channels(jax.tree.map(jnp.sign, p), 0.5),
+  "random": lambda p: pruning.random(jax.random.key(0), p),
 }
 ROWS, COLUMNS = PartitionSpec("x"), PartitionSpec(None, "x")
 WHOLE = PartitionSpec()
@@ -53,13 +58,24 @@ def check_masks(kind: AxisType, specs: tuple) -> None:
     for leaf, mask in expected.items():
       np.testing.assert_array_equal(got[leaf], mask, err_msg=f"{name} {leaf}")
     assert "all-gather" not in text, f"{name} gathers, {kind} {specs}"
+    if name == "topk":
+      with jax.set_mesh(mesh):
+        packed = pruning.pack(got)
+      for leaf, bits in pruning.pack(expected).items():
+        np.testing.assert_array_equal(packed[leaf], bits)
 
 
-def check_update(kind: AxisType, specs: tuple) -> None:
+UPDATES = {
+  "prune": pruning.prune(pruning.from_table([0, 1], [0.4, 0.7])),
+  "dynamic": pruning.dynamic(
+    jax.random.key(0), pruning.constant(0.7, 0, 1, 1), grow="random"
+  ),
+}
+
+
+def check_update(kind: AxisType, specs: tuple, last: str) -> None:
   plain = weights()
-  optimizer = optax.chain(
-    optax.adamw(1e-2), pruning.prune(pruning.from_table([0, 1], [0.4, 0.7]))
-  )
+  optimizer = optax.chain(optax.adamw(1e-2), UPDATES[last])
 
   def two_steps(params):
     state = optimizer.init(params)
@@ -81,7 +97,7 @@ def check_update(kind: AxisType, specs: tuple) -> None:
     np.testing.assert_allclose(got[leaf], expected[leaf], rtol=1e-5, atol=1e-7)
     assert not np.any(np.asarray(got[leaf])[~np.asarray(mask)])
     assert got[leaf].sharding.is_equivalent_to(placed[leaf].sharding, 2)
-  assert "all-gather" not in text, f"the update gathers, {kind} {specs}"
+  assert "all-gather" not in text, f"{last} gathers, {kind} {specs}"
 
 
 def main() -> None:
@@ -91,7 +107,9 @@ def main() -> None:
     (AxisType.Auto, AxisType.Explicit), layouts
   ):
     check_masks(kind, specs)
-    check_update(kind, specs)
+    check_update(kind, specs, "prune")
+    if kind == AxisType.Explicit and specs == layouts[0]:
+      check_update(kind, specs, "dynamic")
     print("agree", kind, specs)
 
 

@@ -117,8 +117,8 @@ def find(
     pages: See `PAGES`.
 
   Returns:
-    The studies in the order of `pages`, and a sentence for every results.json
-    that cannot be shown.
+    The studies in the order of `pages` and of their beginning, and a sentence
+    for every results.json that cannot be shown.
 
   Raises:
     FileNotFoundError: If there is no such directory and nothing to say.
@@ -140,7 +140,10 @@ def find(
         f"{path}: the study {name!r} has no page; known are {', '.join(pages)}"
       )
   order = list(pages)
-  studies.sort(key=lambda study: order.index(study.results["study"]))
+  started = lambda study: study.results.get("environment", {}).get("started")
+  studies.sort(
+    key=lambda s: (order.index(s.results["study"]), started(s) or "")
+  )
   return studies, unusable
 
 
@@ -192,7 +195,7 @@ def _named(
   """Return a section whose title tells its study from others, if there are."""
   if not several:
     return section
-  title = f"{study.results['study']}: {section.title}"
+  title = f"{study.place.name}: {section.title}"
   return dataclasses.replace(section, title=title)
 
 

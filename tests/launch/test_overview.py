@@ -42,13 +42,21 @@ def test_every_study_is_shown_in_the_order_of_the_pages(tmp_path):
   assert overview.main([str(tmp_path)], PAGES) == 0
   text = page(tmp_path)
   assert text.index("The first study") < text.index("The second study")
-  assert text.index("first: Numbers</h2>") < text.index("second: Numbers</h2>")
+  assert text.index("b: Numbers</h2>") < text.index("a: Numbers</h2>")
   assert "0.8125" in text
   assert "0.875" in text
   assert "61 s of computing" in text
   assert "<code>b/report.html</code>" in text
   assert "a/report.html" not in text
   assert (tmp_path / "b" / "report.html").read_text() == "its own"
+
+
+def test_runs_of_one_study_keep_the_order_of_their_beginning(tmp_path):
+  for name, hour in (("adult", 14), ("bias", 13)):
+    environment = {"started": f"2026-01-01T{hour}:00:00+00:00"}
+    write(tmp_path / name, "first", environment=environment)
+  studies, _ = overview.find(tmp_path, PAGES)
+  assert [study.place.name for study in studies] == ["bias", "adult"]
 
 
 def test_what_was_not_run_is_in_the_report(tmp_path, capsys):

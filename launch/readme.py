@@ -319,12 +319,8 @@ def faces_table(results: Mapping[str, Any]) -> str:
       f" {' | '.join(map(share, flips))} | {100 * row['share_male']:.0f} % |"
       f" {year['distance']['estimate']:.1f} years |"
     )
-  lines += [
-    "",
-    f"{results['faces']} faces without labels; shares with Wilson's 95 %"
-    f" interval. {_origin(results)}",
-  ]
-  return "\n".join(lines) + "\n"
+  note = f"{results['faces']} faces without labels; shares with Wilson's 95 %"
+  return "\n".join([*lines, "", f"{note} interval. {_origin(results)}", ""])
 
 
 def bench_table(bench: Mapping[str, Any]) -> str:

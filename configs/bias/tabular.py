@@ -24,7 +24,8 @@ def get_config(arg: str = ""):
 
   Args:
     arg: `name=adult`, compas or german_credit; `quick` for a small run;
-      `seeds=10`; `sparsities=0.9:0.98`; `use_protected` to have sex and race
+      `seeds=10`; `sparsity=0.9` for one only; `sparsities=0.9:0.98`;
+      `use_protected` to have sex and race
       among the features.
   """
   options = common.parse_arg(
@@ -32,11 +33,14 @@ def get_config(arg: str = ""):
     name="adult",
     quick=False,
     seeds=0,
+    sparsity=-1.0,
     sparsities=(0.8, 0.9, 0.95, 0.98, 0.99),
     use_protected=False,
   )
   quick = options.quick
   sparsities = (0.9, 0.98) if quick else options.sparsities
+  if options.sparsity >= 0:
+    sparsities = (options.sparsity,)
   epochs = EPOCHS.get(options.name, 10) // (2 if quick else 1)
   return ml_collections.ConfigDict(
     dict(

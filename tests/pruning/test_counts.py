@@ -75,7 +75,11 @@ def test_counts_that_float32_gets_wrong():
 
 
 @quick
-@hypothesis.given(share=st.floats(0, 1), k=st.integers(0, 1000))
+@hypothesis.given(
+  # The hardware takes denormal numbers for zero.
+  share=st.floats(0, 1, allow_subnormal=False),
+  k=st.integers(0, 1000),
+)
 def test_traced_float64_counts_as_the_host_does(share, k):
   sizes = [n for n in SIZES if n < 2**45]
   for sparsity in (share, k / 1000):

@@ -32,7 +32,7 @@ def test_files_of_a_run(tmp_path):
   first = json.loads(path.read_text())
   assert first["packages"]["jax"]
   assert first["devices"]
-  assert "pytest" in first["command"]
+  assert "python" in first["command"]
   assert "restarts" not in first
   workdir.start(tmp_path / "a" / "run", config())
   again = json.loads(path.read_text())

@@ -124,9 +124,9 @@ def take(name: str, workdir: pathlib.Path) -> None:
   results["packages"] = environment["packages"]
   results["machine"] = f"{os.cpu_count()} {environment['backend']} cores"
   results["date"] = environment["started"][:10]
-  # The interpreter's place is that of one machine.
+  # The places of the interpreter and of the project are of one machine.
   _, module, rest = environment["command"].partition("-m ")
-  results["command"] = f"python {module}{rest}"
+  results["command"] = f"python {module}{rest}".replace(f"{ROOT}/", "")
   path = RESULTS / f"{name}.json"
   path.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
 

@@ -41,6 +41,10 @@ _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 _Message = dict[int, list[tuple[int, Any]]]
 
 
+class _UnsupportedError(Exception):
+  """A sound model holds something that is not read here."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Node:
   """One operation of a network.
@@ -123,7 +127,7 @@ def parse(content: bytes, place: str = "the ONNX file") -> Graph:
     ) from error
   except (ValueError, RecursionError) as error:
     raise ValueError(f"{place} is not an ONNX model: {error}.") from error
-  except NotImplementedError as error:
+  except _UnsupportedError as error:
     raise ValueError(f"{place} cannot be read: {error}.") from error
 
 
@@ -214,9 +218,7 @@ def _floats(message: _Message, field: int, code: str = "<f4") -> np.ndarray:
 
 def _graph(message: _Message) -> Graph:
   if 15 in message:
-    raise NotImplementedError(
-      "it holds sparse arrays, only dense ones are read"
-    )
+    raise _UnsupportedError("it holds sparse arrays, only dense ones are read")
   initialisers: dict[str, np.ndarray] = {}
   for data in _all(message, 5):
     tensor = _message(data)
@@ -290,7 +292,7 @@ def _attribute(message: _Message) -> Any:
   if kind == 0:  # files of the first versions leave it to the field that is set
     kind = next((k for k, v in _ATTRIBUTES.items() if v[0] in message), 0)
   if kind not in _ATTRIBUTES:
-    raise NotImplementedError(f"the attribute {name!r} is of the type {kind}")
+    raise _UnsupportedError(f"the attribute {name!r} is of the type {kind}")
   field, reader, absent, several = _ATTRIBUTES[kind]
   values = tuple(reader(message, field))
   if several:
@@ -302,12 +304,12 @@ def _attribute(message: _Message) -> Any:
 
 def _tensor(message: _Message, name: str) -> np.ndarray:
   if _integer(message, 14) or 13 in message:
-    raise NotImplementedError(
+    raise _UnsupportedError(
       f"the values of {name!r} lie in another file; store them inside the model"
     )
   kind = _integer(message, 2)
   if kind not in _DTYPES:
-    raise NotImplementedError(
+    raise _UnsupportedError(
       f"{name!r} has the data type {kind}, known are"
       f" {', '.join(map(str, _DTYPES))}"
     )

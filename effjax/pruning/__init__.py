@@ -28,7 +28,8 @@ from effjax.pruning.scores import (
   wanda,
 )
 from effjax.pruning.structured import MASKS, channels, n_m
-from effjax.pruning.transform import mask_moments, prune
+from effjax.pruning.transform import prune
+from effjax.pruning.updates import mask_moments
 
 __all__ = [
   "MASKS",

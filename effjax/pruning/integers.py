@@ -168,11 +168,11 @@ def order_keys(scores: jax.Array, dtype: jnp.dtype = jnp.int32) -> jax.Array:
   return ((bits & jnp.iinfo(dtype).max) ^ sign) - sign
 
 
-def key_dtype(leaves: Sequence[jax.Array]) -> jnp.dtype:
+def key_dtype(leaves: Sequence[Any]) -> jnp.dtype:
   """Choose the key type for leaves that are compared with one another.
 
   Args:
-    leaves: Arrays of scores.
+    leaves: Scores, stored or deferred.
 
   Returns:
     int64 if one of them has 64-bit floats, else int32.

@@ -15,13 +15,23 @@ import jax.numpy as jnp
 
 from effjax import tree as trees
 from effjax.pruning.counts import is_traced, kept_counts
-from effjax.pruning.integers import key_dtype, order_keys
+from effjax.pruning.deferred import Deferred
+from effjax.pruning.integers import Wide, key_dtype, order_keys
 from effjax.pruning.scores import check_convention
 from effjax.pruning.search import keep_largest
 
 Tree = Any
 
-_keep_largest = jax.jit(keep_largest, static_argnames="strict")
+_keep_stored = jax.jit(keep_largest, static_argnames="strict")
+
+
+def _keep_largest(groups: list, keep: Wide, strict: bool) -> list:
+  stored = all(map(_is_stored, groups))
+  return (_keep_stored if stored else keep_largest)(groups, keep, strict=strict)
+
+
+def _is_stored(leaves: list) -> bool:
+  return not any(isinstance(leaf, Deferred) for leaf in leaves)
 
 
 @jax.jit
@@ -53,7 +63,7 @@ def selected(scores: Tree, where: trees.Where) -> tuple[list, list, Any]:
       raise ValueError(
         f"the scores of {label(scores, i)} are {leaf.dtype}, which has no order"
       )
-  if not any(map(is_traced, picked)):
+  if _is_stored(picked) and not any(map(is_traced, picked)):
     for i, bad in zip(index, _holds_nan(picked), strict=True):
       # While a function is traced, even this question has no answer.
       if not is_traced(bad) and bad:
@@ -178,9 +188,7 @@ def topk(
   )
   strict = convention == "reference"
   if axis is None:
-    masks = [
-      m for (m,) in _keep_largest([[p] for p in picked], counts, strict=strict)
-    ]
+    masks = [m for (m,) in _keep_largest([[p] for p in picked], counts, strict)]
   else:
     small = counts.high * 65536 + counts.low
     masks = [
@@ -233,7 +241,7 @@ def global_topk(
     None if keep is None else [keep],
     convention,
   )
-  (masks,) = _keep_largest([picked], counts, strict=convention == "reference")
+  (masks,) = _keep_largest([picked], counts, convention == "reference")
   return place(masks, index, len(leaves), treedef)
 
 

@@ -16,9 +16,10 @@ import optax
 from effjax import tree as trees
 from effjax.pruning import scores as scoring
 from effjax.pruning.allocation import count_kept, erk
+from effjax.pruning.deferred import as_deferred
 from effjax.pruning.masks import topk
 from effjax.pruning.schedules import Schedule, check
-from effjax.pruning.transform import is_placeholder, promote
+from effjax.pruning.updates import is_placeholder, prune_updates
 
 Tree = Any
 
@@ -136,12 +137,15 @@ def dynamic(
     left = jax.tree.map(
       lambda m, d: jnp.sum(m, dtype=jnp.int32) - d, state.mask, drop
     )
-    live = scoring.hold_down(scoring.magnitude(params), state.mask)
+    magnitude = scoring.SCORES["magnitude"]
+    live = scoring.deferred(magnitude, params, None)
+    live = scoring.hold_down(live, state.mask)
     stay = topk(live, keep=left, where=chosen)
     if grow == "gradient":
-      want = scoring.magnitude(grads)
+      want = scoring.deferred(magnitude, grads, None)
     else:
       want = scoring.random(jax.random.fold_in(state.key, state.count), params)
+      want = as_deferred(want)
     # A weight that was just dropped may not come straight back.
     dead = jax.tree.map(jnp.logical_not, state.mask)
     grown = topk(scoring.hold_down(want, dead), keep=drop, where=chosen)
@@ -171,15 +175,7 @@ def dynamic(
     )
     # Weights that were pruned before, grown ones included, start at zero.
     alive = jax.tree.map(jnp.logical_and, masks, state.mask)
-    updates = jax.tree.map(
-      lambda u, p, m: (
-        u if m is None else jnp.where(m, promote(u, p), -promote(p, u))
-      ),
-      updates,
-      params,
-      alive,
-    )
-    return updates, state._replace(
+    return prune_updates(updates, params, alive), state._replace(
       count=jnp.asarray(optax.safe_increment(state.count)), mask=masks
     )
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from effjax import tree as trees
+from effjax.pruning.deferred import Deferred
 
 Tree = Any
 
@@ -87,7 +88,7 @@ def hold_down(scores: Tree, masks: Tree, floor: float = -jnp.inf) -> Tree:
   """Give pruned weights the lowest score, so that they stay pruned.
 
   Args:
-    scores: Scores.
+    scores: Scores, stored or deferred.
     masks: Masks, True = kept; None leaves the scores of a leaf alone.
     floor: The score of a pruned weight.
 
@@ -98,14 +99,20 @@ def hold_down(scores: Tree, masks: Tree, floor: float = -jnp.inf) -> Tree:
   [1.0, -inf]
   """
   leaves, treedef = jax.tree.flatten(scores)
-  held = [
-    score
-    if mask is None
-    else jnp.where(mask, score, jnp.asarray(floor, score.dtype))
-    for score, mask in zip(
-      leaves, trees.align(scores, masks, "mask"), strict=True
-    )
-  ]
+
+  def hold(score: jax.Array, mask: jax.Array) -> jax.Array:
+    return jnp.where(mask, score, jnp.asarray(floor, score.dtype))
+
+  held = []
+  for score, mask in zip(
+    leaves, trees.align(scores, masks, "mask"), strict=True
+  ):
+    if mask is None:
+      held.append(score)
+    elif isinstance(score, Deferred):
+      held.append(score.then(hold, mask))
+    else:
+      held.append(hold(score, mask))
   return treedef.unflatten(held)
 
 
@@ -219,3 +226,35 @@ SCORES: dict[str, Callable[[Tree, Tree], Tree]] = {
     params, jax.tree.map(lambda g: jnp.square(_wide(g)), grads)
   ),
 }
+
+
+def deferred(score: Callable, params: Tree, others: Tree) -> Tree:
+  """Score weights without storing the scores.
+
+  Args:
+    score: A function of `SCORES`, all of which are elementwise, or another
+      elementwise function of (params, others).
+    params: Any pytree.
+    others: The tree that it takes beside the parameters.
+
+  Returns:
+    Scores that `topk` and `global_topk` compute where they read them.
+
+  Raises:
+    ValueError: If the trees do not match.
+
+  >>> scores = deferred(taylor, jnp.array([2.0]), jnp.array([-3.0]))
+  >>> scores.whole().tolist()
+  [6.0]
+  """
+  # What is wrong with whole trees is told by the names of their leaves.
+  outcome = trees.align(params, jax.eval_shape(score, params, others), "scores")
+  leaves, treedef = jax.tree.flatten(params)
+  alone = score is SCORES["magnitude"]
+  partners = leaves if alone else trees.align(params, others)
+  return treedef.unflatten(
+    [
+      None if result is None else Deferred(score, (leaf, partner))
+      for result, leaf, partner in zip(outcome, leaves, partners, strict=True)
+    ]
+  )

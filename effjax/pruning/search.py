@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from effjax.pruning import slices, whole
+from effjax.pruning.deferred import Deferred, Groups, as_deferred
 from effjax.pruning.integers import (
   Wide,
   as_float,
@@ -143,13 +144,11 @@ class Threshold(NamedTuple):
   passes: jax.Array
 
 
-def find(
-  groups: Sequence[Sequence[jax.Array]], keep: Wide, *, strict: bool = False
-) -> Threshold:
+def find(groups: Groups, keep: Wide, *, strict: bool = False) -> Threshold:
   """Find the key at which `keep` entries of each group remain.
 
   Args:
-    groups: G lists of arrays of scores, none of them empty.
+    groups: G lists of scores, none of them empty.
     keep: How many entries of each group to keep, Wide [G].
     strict: Find the key of the `keep`-th largest entry itself.
 
@@ -193,12 +192,15 @@ def find(
 
 
 def keep_largest(
-  groups: Sequence[Sequence[jax.Array]], keep: Wide, *, strict: bool = False
+  groups: Sequence[Sequence[jax.Array | Deferred]],
+  keep: Wide,
+  *,
+  strict: bool = False,
 ) -> list[list[jax.Array]]:
   """Mask the largest entries of every group.
 
   Args:
-    groups: G lists of arrays of scores of any shapes.
+    groups: G lists of scores of any shapes, stored or to be computed.
     keep: How many entries of each group to keep, Wide [G].
     strict: Keep the entries strictly above the `keep`-th largest instead of
       exactly `keep` with ties going to the lower position.
@@ -215,7 +217,7 @@ def keep_largest(
       f"an array of {largest} entries is too large: fewer than 2**31 can be"
       " selected from; split the array"
     )
-  filled = [[leaf for leaf in leaves if leaf.size] for leaves in groups]
+  filled = as_deferred([[x for x in leaves if x.size] for leaves in groups])
   alive = [g for g, leaves in enumerate(filled) if leaves]
   masks = iter(())
   if alive:
@@ -229,9 +231,7 @@ def keep_largest(
   ]
 
 
-def _mark(
-  groups: Sequence[Sequence[jax.Array]], keep: Wide, strict: bool
-) -> list[jax.Array]:
+def _mark(groups: Groups, keep: Wide, strict: bool) -> list[jax.Array]:
   """Mask the leaves of all groups, none of them empty."""
   found = find(groups, keep, strict=strict)
   leaves = [leaf for group in groups for leaf in group]
@@ -244,7 +244,7 @@ def _mark(
 
 
 def _ends(
-  groups: Sequence[Sequence[jax.Array]],
+  groups: Groups,
   owners: np.ndarray,
   keep: Wide,
   found: Threshold,
@@ -263,11 +263,9 @@ def _ends(
   )
 
 
-def _chosen(
-  leaf: jax.Array, key: jax.Array, end: jax.Array | None
-) -> jax.Array:
+def _chosen(leaf: Deferred, key: jax.Array, end: jax.Array | None) -> jax.Array:
   """Mark what lies above the key, and what equals it before the end."""
-  keys = order_keys(leaf, key.dtype)
+  keys = order_keys(leaf.whole(), key.dtype)
   if end is None:
     return keys > key
   return (keys > key) | ((keys == key) & (whole.positions(leaf.shape) < end))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax.pruning.deferred import Deferred, Groups, as_deferred
 from effjax.pruning.integers import (
   Wide,
   add,
@@ -24,8 +25,6 @@ from effjax.pruning.integers import (
   wide,
 )
 
-Groups = Sequence[Sequence[jax.Array]]
-
 _SLICE = 8192  # entries; small enough for the first cache level
 _SMALL = 1 << 17  # leaves below this many entries are joined
 _SAMPLE = 1 << 15  # entries that place the first probes
@@ -35,18 +34,19 @@ def counter(groups: Groups, dtype: jnp.dtype) -> Callable[[jax.Array], Wide]:
   """Make the function that counts the entries beyond probes.
 
   Args:
-    groups: G lists of arrays, none of them empty.
+    groups: G lists of scores, none of them empty.
     dtype: Type of the keys.
 
   Returns:
     A function of probes [G, P] that returns how many entries of each group
     reach them, Wide [G, P].
 
-  >>> count = counter([[jnp.array([1.0, 2.0])], [jnp.zeros(3)]], jnp.int32)
+  >>> groups = as_deferred([[jnp.array([1.0, 2.0])], [jnp.zeros(3)]])
+  >>> count = counter(groups, jnp.int32)
   >>> count(order_keys(jnp.array([[2.0], [0.0]]))).low.tolist()
   [[1], [3]]
   """
-  large = [[x.reshape(-1) for x in g if x.size >= _SMALL] for g in groups]
+  large = [[x for x in g if x.size >= _SMALL] for g in groups]
   rests = [[_rest(x) for x in leaves] for leaves in groups]
   joined, owners = _join_in_slices(rests, float_of(dtype))
 
@@ -58,14 +58,14 @@ def counter(groups: Groups, dtype: jnp.dtype) -> Callable[[jax.Array], Wide]:
   return count
 
 
-def _rest(leaf: jax.Array) -> jax.Array:
+def _rest(leaf: Deferred) -> jax.Array:
   """Return what does not fill a slice of a large leaf, or a small leaf."""
-  flat = leaf.reshape(-1)
-  return flat if flat.size < _SMALL else flat[flat.size // _SLICE * _SLICE :]
+  begin = 0 if leaf.size < _SMALL else leaf.size // _SLICE * _SLICE
+  return leaf.part(slice(begin, None))
 
 
 def _join_in_slices(
-  parts: Groups, real: jnp.dtype
+  parts: Sequence[Sequence[jax.Array]], real: jnp.dtype
 ) -> tuple[jax.Array, np.ndarray]:
   """Join arrays so that no slice is shared, and list the owners of slices."""
   joined, owners = [], []
@@ -99,19 +99,18 @@ def _count_joined(
   return wide(jax.lax.fori_loop(0, owners.size, step, counts))
 
 
-def _count_large(arrays: Sequence[jax.Array], probes: jax.Array) -> Wide:
+def _count_large(leaves: Sequence[Deferred], probes: jax.Array) -> Wide:
   """Count in the whole slices of the large leaves of one group."""
-  if not arrays:
+  if not leaves:
     return wide(np.zeros(probes.shape, int))
   counts = jnp.zeros((probes.size, _SLICE), jnp.int32)
-  for flat in arrays:
+  for leaf in leaves:
 
-    def step(i: jax.Array, counts: jax.Array, flat=flat) -> jax.Array:
-      part = jax.lax.dynamic_slice(flat, (i * _SLICE,), (_SLICE,))
-      keys = order_keys(part, probes.dtype)
+    def step(i: jax.Array, counts: jax.Array, leaf=leaf) -> jax.Array:
+      keys = order_keys(leaf.read(i * _SLICE, _SLICE), probes.dtype)
       return counts + (keys[None, :] >= probes[:, None]).astype(jnp.int32)
 
-    counts = jax.lax.fori_loop(0, flat.size // _SLICE, step, counts)
+    counts = jax.lax.fori_loop(0, leaf.size // _SLICE, step, counts)
   return total(counts)
 
 
@@ -121,7 +120,7 @@ def first_probes(
   """Place probes by the quantiles of a sample.
 
   Args:
-    groups: G lists of arrays.
+    groups: G lists of scores.
     keep: How many entries of each group to keep, Wide [G].
     dtype: Type of the keys.
     probes: How many to place, P.
@@ -137,7 +136,9 @@ def first_probes(
   for leaves, entries in zip(groups, sizes, strict=True):
     # An odd stride does not fall in step with the rows of a kernel.
     stride = (entries // size) | 1
-    parts = [leaf.reshape(-1)[::stride].astype(real) for leaf in leaves]
+    parts = [
+      leaf.part(slice(None, None, stride)).astype(real) for leaf in leaves
+    ]
     sample = jnp.concatenate(parts)[: 2 * size]
     drawn.append(sample.size)
     pad = jnp.full(2 * size - sample.size, -jnp.nan, real)
@@ -158,7 +159,7 @@ def first_ties(groups: Groups, keys: jax.Array, ties: Wide) -> jax.Array:
   Slices are read one after the other until the ties of a group are used up.
 
   Args:
-    groups: G lists of arrays, none of them empty.
+    groups: G lists of scores, none of them empty.
     keys: The threshold of each group [G].
     ties: How many entries equal to it to keep, Wide [G].
 
@@ -166,18 +167,18 @@ def first_ties(groups: Groups, keys: jax.Array, ties: Wide) -> jax.Array:
     Numbers of leading positions, int32 [L] for the leaves of all groups. Those
     of a group with no ties to keep mean nothing.
 
-  >>> groups = [[jnp.zeros(3), jnp.zeros(2)]]
+  >>> groups = as_deferred([[jnp.zeros(3), jnp.zeros(2)]])
   >>> first_ties(groups, jnp.zeros(1, jnp.int32), wide([4])).tolist()
   [3, 1]
   """
-  layout = _lay_out(groups, float_of(keys.dtype))
+  real = float_of(keys.dtype)
+  layout = _lay_out(groups, real)
   piece, start, fresh, first = map(
     jnp.asarray, (layout.piece, layout.start, layout.fresh, layout.first)
   )
   lanes = jnp.arange(_SLICE, dtype=jnp.int32)
   readers = [
-    lambda at, x=x: jax.lax.dynamic_slice(x, (at,), (_SLICE,))
-    for x in layout.pieces
+    lambda at, x=x: x.read(at, _SLICE).astype(real) for x in layout.pieces
   ]
 
   def cut(group: tuple) -> tuple[jax.Array, jax.Array]:
@@ -229,7 +230,7 @@ class _Layout(NamedTuple):
   """Where slices begin and leaves lie; host tables.
 
   Attributes:
-    pieces: Arrays of at least one slice: large leaves, joined small ones.
+    pieces: Scores of at least one slice: large leaves, joined small ones.
     piece: The piece of each slice [S].
     start: Where it is read, [S].
     fresh: How many of its leading entries the slice before has read, [S].
@@ -237,7 +238,7 @@ class _Layout(NamedTuple):
     homes: Piece and offset of each leaf [L, 2].
   """
 
-  pieces: list[jax.Array]
+  pieces: list[Deferred]
   piece: np.ndarray
   start: np.ndarray
   fresh: np.ndarray
@@ -257,20 +258,19 @@ def _lay_out(groups: Groups, real: jnp.dtype) -> _Layout:
   def close() -> None:
     pad()
     if run:
-      pieces.append(jnp.concatenate(run))
+      pieces.append(as_deferred(jnp.concatenate(run)))
       run.clear()
 
   for leaves in groups:
     heads.append(len(homes))
     for leaf in leaves:
-      flat = leaf.reshape(-1).astype(real)
-      if flat.size >= _SMALL:
+      if leaf.size >= _SMALL:
         close()
       homes.append((len(pieces), length()))
-      if flat.size >= _SMALL:
-        pieces.append(flat)
+      if leaf.size >= _SMALL:
+        pieces.append(leaf)
       else:
-        run.append(flat)
+        run.append(leaf.part(slice(None)).astype(real))
     pad()
   close()
   slices = []

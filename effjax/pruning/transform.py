@@ -21,10 +21,12 @@ from effjax import tree as trees
 from effjax.pruning import scores as scoring
 from effjax.pruning.allocation import uniform
 from effjax.pruning.counts import static_kept
+from effjax.pruning.deferred import as_deferred
 from effjax.pruning.integers import Wide, wide
 from effjax.pruning.masks import global_topk, topk
 from effjax.pruning.schedules import Schedule, check
 from effjax.pruning.structured import MASKS, channels
+from effjax.pruning.updates import is_placeholder, promote, prune_updates
 
 Tree = Any
 
@@ -120,44 +122,6 @@ def _is(mask: Callable, function: Callable) -> bool:
   return getattr(mask, "func", mask) is function
 
 
-def promote(u: jax.Array, p: jax.Array) -> jax.Array:
-  """Widen an update to the common type of update and parameter.
-
-  Args:
-    u: Update.
-    p: Parameter.
-
-  Returns:
-    The update.
-
-  >>> promote(jnp.ones((), jnp.bfloat16), jnp.ones(())).dtype.name
-  'float32'
-  """
-  # Narrow updates would round -p and leave weights that are not exactly zero.
-  with jax.numpy_dtype_promotion("standard"):
-    common = jnp.promote_types(u.dtype, p.dtype)
-  return u.astype(common)
-
-
-def is_placeholder(params: Tree) -> bool:
-  """Say whether optax only asks where the parameters are in a state.
-
-  `optax.tree.map_params` initialises a transformation with an object of its
-  own. Masks have None where the parameters have leaves, so they are not like
-  the parameters: the state is to be left alone.
-
-  Args:
-    params: What `init` is given.
-
-  Returns:
-    True for that object.
-
-  >>> is_placeholder({"w": jnp.ones(2)})
-  False
-  """
-  return type(params).__module__.partition(".")[0] == "optax"
-
-
 def prune(
   schedule: Schedule,
   *,
@@ -218,7 +182,12 @@ def prune(
   score_of = (
     None if draws else scoring.fisher if averages else _score_function(score)
   )
+  elementwise = (scoring.fisher, *scoring.SCORES.values())
   mask_of = _mask_function(mask)
+  # These two need no array of scores; along an axis they do.
+  by_reading = (_is(mask_of, global_topk) or _is(mask_of, topk)) and (
+    getattr(mask_of, "keywords", {}).get("axis") is None
+  )
 
   def init_fn(params: Tree) -> PruneState:
     if is_placeholder(params):
@@ -249,15 +218,18 @@ def prune(
   def choose(weights: Tree, grads: Tree, state: PruneState, row: Any) -> Tree:
     chosen = jax.tree.map(lambda _, m: m is not None, weights, state.mask)
     free = regrow or schedule.alternates
+    if state.squared is not None:
+      grads = _overlay(grads, state.squared)
     if score_of is None:
       assert state.key is not None  # checked above
-      scores = scoring.random(
-        jax.random.fold_in(state.key, state.count), weights
-      )
-    elif state.squared is not None:
-      scores = score_of(weights, _overlay(grads, state.squared))
+      own = jax.random.fold_in(state.key, state.count)
+      scores = scoring.random(own, weights)
+    elif by_reading and score_of in elementwise:
+      scores = scoring.deferred(score_of, weights, grads)
     else:
       scores = score_of(weights, grads)
+    if by_reading:
+      scores = as_deferred(scores)
     if not free:
       scores = scoring.hold_down(scores, state.mask)
     if _is(mask_of, global_topk):
@@ -308,15 +280,7 @@ def prune(
       updates = jax.tree.map(
         lambda u, p, d: u if d is None else d - p, updates, params, dense
       )
-    updates = jax.tree.map(
-      lambda u, p, m: (
-        u if m is None else jnp.where(m, promote(u, p), -promote(p, u))
-      ),
-      updates,
-      params,
-      masks,
-    )
-    return updates, state._replace(
+    return prune_updates(updates, params, masks), state._replace(
       count=jnp.asarray(optax.safe_increment(state.count)),
       mask=masks,
       dense=dense,
@@ -356,39 +320,3 @@ def _averaged(gradients: Tree, squared: Tree) -> Tree:
 def _overlay(params: Tree, partial: Tree) -> Tree:
   """Replace the leaves that the other tree has."""
   return jax.tree.map(lambda p, d: p if d is None else d, params, partial)
-
-
-def mask_moments(
-  optimizer: optax.GradientTransformation, state: Any, masks: Tree
-) -> Any:
-  """Set the moments of pruned weights to zero, whatever the optimizer.
-
-  Call it after masks have changed when regrown weights should start afresh.
-
-  Args:
-    optimizer: The transformation that made the state.
-    state: Its state.
-    masks: Masks, True = kept, None for leaves that are not pruned.
-
-  Returns:
-    The state with momentum and the like masked.
-
-  >>> optimizer = optax.sgd(0.1, momentum=0.9)
-  >>> params = {"w": jnp.ones((1, 2))}
-  >>> _, state = optimizer.update(params, optimizer.init(params))
-  >>> masks = {"w": jnp.array([[True, False]])}
-  >>> optax.tree.get(mask_moments(optimizer, state, masks), "trace")["w"]
-  Array([[1., 0.]], dtype=float32)
-  """
-
-  def clear(moment: jax.Array, mask: jax.Array | None) -> jax.Array:
-    # Statistics of another shape, as Adafactor keeps, have no mask.
-    if mask is None or getattr(moment, "shape", None) != mask.shape:
-      return moment
-    if not jnp.issubdtype(moment.dtype, jnp.floating):
-      return moment
-    return jnp.where(mask, moment, jnp.zeros((), moment.dtype))
-
-  # It has the `init` that optax asks for.
-  # pyrefly: ignore[bad-argument-type]
-  return optax.tree.map_params(optimizer, clear, state, masks)

@@ -9,32 +9,33 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from effjax.pruning.deferred import Deferred, Groups
 from effjax.pruning.integers import Wide, difference, minus, order_keys, total
-
-Groups = Sequence[Sequence[jax.Array]]
 
 
 def counter(groups: Groups, dtype: jnp.dtype) -> Callable[[jax.Array], Wide]:
   """Make the function that counts the entries beyond probes.
 
   Args:
-    groups: G lists of arrays, none of them empty.
+    groups: G lists of scores, none of them empty.
     dtype: Type of the keys.
 
   Returns:
     A function of probes [G, P] that returns how many entries of each group
     reach them, Wide [G, P].
 
-  >>> count = counter([[jnp.array([1.0, 2.0])], [jnp.zeros(3)]], jnp.int32)
+  >>> from effjax.pruning.deferred import as_deferred
+  >>> groups = as_deferred([[jnp.array([1.0, 2.0])], [jnp.zeros(3)]])
+  >>> count = counter(groups, jnp.int32)
   >>> count(order_keys(jnp.array([[2.0], [0.0]]))).low.tolist()
   [[1], [3]]
   """
 
-  def reach(leaf: jax.Array, probes: jax.Array) -> jax.Array:
-    keys = order_keys(leaf, dtype)
+  def reach(leaf: Deferred, probes: jax.Array) -> jax.Array:
+    keys = order_keys(leaf.whole(), dtype)
     return jnp.stack([jnp.sum(keys >= p, dtype=jnp.int32) for p in probes])
 
-  def of_group(leaves: Sequence[jax.Array], probes: jax.Array) -> Wide:
+  def of_group(leaves: Sequence[Deferred], probes: jax.Array) -> Wide:
     return total(jnp.stack([reach(leaf, probes) for leaf in leaves], axis=1))
 
   def count(probes: jax.Array) -> Wide:
@@ -50,7 +51,7 @@ def first_ties(groups: Groups, keys: jax.Array, ties: Wide) -> jax.Array:
   The leaves that keep some of their ties but not all are bisected together.
 
   Args:
-    groups: G lists of arrays, none of them empty.
+    groups: G lists of scores, none of them empty.
     keys: The threshold of each group [G].
     ties: How many entries equal to it to keep, Wide [G].
 
@@ -58,7 +59,8 @@ def first_ties(groups: Groups, keys: jax.Array, ties: Wide) -> jax.Array:
     Numbers of leading positions, int32 [L] for the leaves of all groups. Those
     of a group with no ties to keep mean nothing.
 
-  >>> groups = [[jnp.zeros(3), jnp.zeros(2)]]
+  >>> from effjax.pruning.deferred import as_deferred
+  >>> groups = as_deferred([[jnp.zeros(3), jnp.zeros(2)]])
   >>> ties = Wide(jnp.zeros(1, jnp.int32), jnp.full(1, 4, jnp.int32))
   >>> first_ties(groups, jnp.zeros(1, jnp.int32), ties).tolist()
   [3, 1]
@@ -70,7 +72,7 @@ def first_ties(groups: Groups, keys: jax.Array, ties: Wide) -> jax.Array:
     """Count the equal entries before a position of each leaf [L]."""
     counts = []
     for leaf, g, end in zip(leaves, owners, ends, strict=True):
-      equal = order_keys(leaf, keys.dtype) == keys[g]
+      equal = order_keys(leaf.whole(), keys.dtype) == keys[g]
       before = positions(leaf.shape) < end
       counts.append(jnp.sum(equal & before, dtype=jnp.int32))
     return jnp.stack(counts)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from effjax.pruning import search, slices
+from effjax.pruning.deferred import as_deferred
 from effjax.pruning.integers import Wide, wide
 from tests.pruning import brute
 
@@ -102,7 +103,9 @@ def test_strict_keeps_what_is_above_the_kth_largest():
 @pytest.mark.parametrize(("sliced", "most"), [(True, 6), (False, 14)])
 def test_few_passes_over_the_data(monkeypatch, sliced, most):
   monkeypatch.setattr(search, "_slices_pay", lambda: sliced)
-  find = jax.jit(lambda leaves, keep: search.find([leaves], keep).passes)
+  find = jax.jit(
+    lambda leaves, keep: search.find(as_deferred([leaves]), keep).passes
+  )
   leaves = [jnp.abs(x) for x in scores("plain")]
   shares = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
   passes = [find(leaves, wide([round(TOTAL * (1 - s))])) for s in shares]
@@ -112,7 +115,7 @@ def test_few_passes_over_the_data(monkeypatch, sliced, most):
 
 
 def test_threshold_of_an_exact_count_has_no_excess():
-  find = jax.jit(lambda x, keep: search.find([[x]], keep))
+  find = jax.jit(lambda x, keep: search.find(as_deferred([[x]]), keep))
   x = jnp.arange(1000.0)
   found = find(x, wide([100]))
   assert int(found.excess[0]) == 0
@@ -135,7 +138,7 @@ def test_brackets_narrow_on_counts_beyond_32_bits():
   assert value(narrow.at_low) == keep
   assert value(narrow.at_high) == keep - 1
   ties = slices.first_ties(
-    [[jnp.ones(5)]],
+    as_deferred([[jnp.ones(5)]]),
     search.order_keys(jnp.ones(1)),
     Wide(jnp.zeros(1, jnp.int32), jnp.full(1, 3, jnp.int32)),
   )

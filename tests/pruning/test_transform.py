@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from effjax import pruning
+from effjax.pruning import search
 from tests.pruning import brute
 
 RNG = np.random.default_rng(0)
@@ -428,6 +429,23 @@ def test_weights_that_are_not_finite():
   assert np.isnan(after[0, 0])
   clean = pruning.apply_mask({"w": after}, masks_of(state))["w"]
   assert np.isfinite(clean[0, :3]).all()
+
+
+@pytest.mark.parametrize("mask", ["global", "layer"])
+@pytest.mark.parametrize("score", ["magnitude", "taylor", "fisher"])
+def test_an_update_stores_no_scores(monkeypatch, mask, score):
+  # A program whose memory is large maps it anew at every step.
+  monkeypatch.setattr(search, "_slices_pay", lambda: True)
+  params = {"w": jnp.ones((1024, 2048)), "v": jnp.ones((2048, 512))}
+  optimizer = optax.chain(
+    optax.sgd(0.1),
+    pruning.prune(pruning.constant(0.9, 0, 9, 1), score=score, mask=mask),
+  )
+  step = jax.jit(optimizer.update, donate_argnums=1)
+  program = step.lower(params, optimizer.init(params), params).compile()
+  weights = sum(w.size for w in params.values())
+  # One byte for each entry of the new masks, and the joined remainders.
+  assert program.memory_analysis().temp_size_in_bytes < 1.2 * weights
 
 
 def test_fisher_averages_squared_gradients():

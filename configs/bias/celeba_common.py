@@ -133,7 +133,7 @@ def make_config(
           ),
         ),
       ),
-      tuning=dict(learning_rates=(), sparsity=0.95, seed=1000),
+      tuning=dict(learning_rates=(), sparsities=(0.95,), seed=1000),
       mesh="auto",
       mesh_rules="data",
       # CelebA's terms do not allow to show its pictures.

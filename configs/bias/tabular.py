@@ -88,7 +88,7 @@ def get_config(arg: str = ""):
       ),
       tuning=dict(
         learning_rates=() if quick else (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
-        sparsity=0.95,
+        sparsities=(0.95,) if quick else (0.95, 0.98, 0.99),
         seed=1000,
       ),
       mesh="",

@@ -109,20 +109,26 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   return results
 
 
-def _main_members(config: Any, rates: dict[str, float]) -> list[Member]:
-  dense = [
-    Member(arm="dense", sparsity=0.0, seed=s, learning_rate=rates["dense"])
-    for s in config.seeds
-  ]
+def _main_members(config: Any, rates: tuning.Rates) -> list[Member]:
+  dense = [_member("dense", 0.0, s, rates) for s in config.seeds]
   return dense + [
-    Member(arm="ri", sparsity=p, seed=s, learning_rate=rates["ri"])
-    for p in config.sparsities
-    for s in config.seeds
+    _member("ri", p, s, rates) for p in config.sparsities for s in config.seeds
   ]
+
+
+def _member(
+  arm: str, sparsity: float, seed: int, rates: tuning.Rates
+) -> Member:
+  return Member(
+    arm=arm,
+    sparsity=sparsity,
+    seed=seed,
+    learning_rate=tuning.rate_at(rates, arm, sparsity),
+  )
 
 
 def _base_and_pt(
-  trainer: Trainer, place: pathlib.Path, rates: dict[str, float]
+  trainer: Trainer, place: pathlib.Path, rates: tuning.Rates
 ) -> list[stages.Stage]:
   """Train base models, then prune them to every sparsity.
 
@@ -134,10 +140,7 @@ def _base_and_pt(
   seeds = config.seeds if single is None else (single,)
   base = stages.run(
     "base",
-    [
-      Member(arm="base", sparsity=0.0, seed=s, learning_rate=rates["base"])
-      for s in seeds
-    ],
+    [_member("base", 0.0, s, rates) for s in seeds],
     trainer,
     place,
     epochs=epochs(config, "base"),
@@ -145,9 +148,7 @@ def _base_and_pt(
   )
   starts = dict(zip(seeds, base.states, strict=True))
   members = [
-    Member(arm="pt", sparsity=p, seed=s, learning_rate=rates["pt"])
-    for p in config.sparsities
-    for s in config.seeds
+    _member("pt", p, s, rates) for p in config.sparsities for s in config.seeds
   ]
   pt = stages.run(
     "pt",
@@ -164,13 +165,16 @@ def _variant(
   variant: variants.Variant,
   trainer: Trainer,
   place: pathlib.Path,
-  rates: dict[str, float],
+  rates: tuning.Rates,
   parts: Sequence[stages.Stage],
 ) -> stages.Stage:
   """Train a variant, from the base models if it is like post-training."""
   config, starts = trainer.config, None
   members = variants.members(
-    variant, variant.sparsities, config.seeds, (rates[variant.name],)
+    variant,
+    variant.sparsities,
+    config.seeds,
+    (tuning.rate_at(rates, variant.name, max(variant.sparsities)),),
   )
   if variant.like == "pt":
     base = next(part for part in parts if part.members[0].arm == "base")
@@ -205,7 +209,7 @@ def _results(
   outcomes: measures.Outcomes,
   parts: Sequence[stages.Stage],
   found: dict[str, Any],
-  rates: dict[str, float],
+  rates: tuning.Rates,
   clock: "_Clock",
   place: pathlib.Path,
 ) -> dict[str, Any]:

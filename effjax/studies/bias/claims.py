@@ -12,7 +12,7 @@ import numpy as np
 import scipy.stats
 
 from effjax import metrics
-from effjax.studies.bias.measures import Outcomes
+from effjax.studies.bias.measures import Outcomes, mean_defined
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,7 +197,4 @@ def _distance(
 ) -> np.ndarray:
   """Mean distance from 1 over attributes, one a seed; NaN if undefined."""
   values = outcomes.by_attribute(arm, s, quantity)
-  defined = np.isfinite(values)
-  total = np.where(defined, np.abs(values - 1.0), 0.0).sum(1)
-  count = defined.sum(1)
-  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+  return mean_defined(np.abs(values - 1.0), 1)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from effjax import metrics
-from effjax.studies.bias import claims, measures, repairs, votes
+from effjax.studies.bias import claims, measures, repairs, uneven, votes
 from effjax.studies.bias.problems import Problem
 from effjax.studies.bias.variants import Variant
 
@@ -54,7 +54,7 @@ def gather(
 
   Returns:
     `groups_compared` and `verdicts`; with pruned models `repairs`, `foretold`,
-    `votes`, `calibration` and `one_or_many` too.
+    `uneven`, `votes`, `calibration` and `one_or_many` too.
   """
   arms = [arm for arm in ("ri", "pt") if outcomes.sparsities(arm)]
   found: dict[str, Any] = {"groups_compared": _groups(problem)}
@@ -66,6 +66,11 @@ def gather(
   verdicts: list[claims.Verdict] = []
   found["foretold"] = [
     _foretold(problem, outcomes, logits, arm, sparsity, verdicts)
+    for arm in arms
+    for sparsity in outcomes.sparsities(arm)
+  ]
+  found["uneven"] = [
+    uneven.measure(outcomes, arm, sparsity)
     for arm in arms
     for sparsity in outcomes.sparsities(arm)
   ]
@@ -179,6 +184,13 @@ def _repairs(
         },
       }
       for name, scores in rows.items()
+    ],
+    "families": [
+      {
+        "name": family,
+        **{k: interval(v[:, i]) for k, v in compared["families"].items()},
+      }
+      for i, family in enumerate(measures.sides(problem).families)
     ],
     "budgets": list(repairs.BUDGETS),
     "curve": {

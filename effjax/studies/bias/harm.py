@@ -6,6 +6,7 @@ import numpy as np
 
 from effjax import metrics
 from effjax.studies import elements, figures
+from effjax.studies.bias import measures
 
 
 def by_seed(
@@ -48,11 +49,7 @@ def excess(
     - by_seed(results, arm, sparsity, "error")[:, None]
   )
   change = read(arm, sparsity) - read("dense", 0.0)
-  defined = np.isfinite(change)
-  total = np.where(defined, change, 0.0).sum(-1)
-  count = defined.sum(-1)
-  mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-  return metrics.seed_interval(mean)
+  return metrics.seed_interval(measures.mean_defined(change, -1))
 
 
 def groups(
@@ -162,19 +159,12 @@ def _change(
   results: dict[str, Any], arm: str, level: float, quantity: str
 ) -> metrics.Interval:
   """The paired change against dense of every attribute."""
-  values = lambda arm, sparsity: np.stack(
-    [_over_groups(x) for x in by_seed(results, arm, sparsity, quantity)]
-  )
+
+  def values(arm: str, sparsity: float) -> np.ndarray:
+    found = by_seed(results, arm, sparsity, quantity)
+    # What is measured by group is averaged over the groups.
+    return found if found.ndim == 2 else measures.mean_defined(found, 1)
+
   return metrics.seed_interval(
     values(arm, level), reference=values("dense", 0.0)
   )
-
-
-def _over_groups(value: np.ndarray) -> np.ndarray:
-  """Average [G, A] over the groups where it is defined; [A] stays."""
-  if value.ndim == 1:
-    return value
-  defined = np.isfinite(value)
-  count = defined.sum(0)
-  total = np.where(defined, value, 0.0).sum(0)
-  return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -173,6 +173,8 @@ def make_measure(problem: Problem):
     )
     values |= gaps(rates) | {
       "error": 1 - rates.overall.accuracy,
+      "fnr": rates.overall.fnr,
+      "fpr": rates.overall.fpr,
       "group_error": 1 - rates.accuracy,
       "group_fnr": rates.fnr,
       "group_fpr": rates.fpr,
@@ -187,6 +189,26 @@ def make_measure(problem: Problem):
     return values | {f"{k}_adjusted": v for k, v in adjusted.items()}
 
   return lambda *logits: jax.tree.map(np.asarray, measure(*logits))
+
+
+def mean_defined(values: Any, axis: int | None = 0) -> np.ndarray:
+  """Average what is defined.
+
+  Args:
+    values: [...], NaN or infinite where undefined.
+    axis: Over which axis; None for all of them.
+
+  Returns:
+    float64 means of what is finite, NaN where nothing is.
+
+  >>> mean_defined(np.array([[1.0, np.nan], [3.0, np.nan]])).tolist()
+  [2.0, nan]
+  """
+  values = np.asarray(values, np.float64)
+  defined = np.isfinite(values)
+  count = defined.sum(axis)
+  total = np.where(defined, values, 0.0).sum(axis)
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def mean(values: dict[str, np.ndarray]) -> dict[str, float]:
@@ -205,8 +227,7 @@ def mean(values: dict[str, np.ndarray]) -> dict[str, float]:
   for name in QUANTITIES:
     if name not in values:
       continue
-    defined = values[name][np.isfinite(values[name])]
-    means[name] = float(defined.mean()) if defined.size else float("nan")
+    means[name] = float(mean_defined(values[name], None))
   return means
 
 
@@ -269,11 +290,7 @@ class Outcomes:
     for seed in self.seeds():
       value = self.each(arm, sparsity, seed)[quantity]
       if value.ndim == 2:
-        defined = np.isfinite(value)
-        total = np.where(defined, value, 0).sum(0)
-        value = np.where(
-          defined.any(0), total / np.maximum(defined.sum(0), 1), np.nan
-        )
+        value = mean_defined(value)
       rows.append(value)
     return np.stack(rows)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from effjax.data import tabular
 from effjax.studies import elements, figures, report
-from effjax.studies.bias import flips, harm, remedies, votes
+from effjax.studies.bias import flips, harm, remedies, uneven, votes
 from effjax.studies.bias.measures import QUANTITIES, Outcomes
 from effjax.studies.bias.problems import Problem
 
@@ -214,6 +214,7 @@ def from_results(results: dict[str, Any]) -> list[elements.Section]:
       section
       for section in (
         harm.who(results, ARMS, levels),
+        uneven.section(results, ARMS),
         votes.section(results, ARMS),
         remedies.repairs(results, ARMS),
         remedies.foretold(results, ARMS),

@@ -117,7 +117,29 @@ def repairs(
     )
     plots.append(elements.Plot(figure, alt=f"{title}; by repair"))
   plots.append(curve(results))
-  return elements.Section("What repairs it", [table, elements.Plots(plots)])
+  parts = [table, elements.Plots(plots), _families(found)]
+  return elements.Section("What repairs it", [x for x in parts if x])
+
+
+def _families(found: dict[str, Any]) -> elements.Table | None:
+  """Tabulate what thresholds by group do in each family."""
+  if not found.get("families"):
+    return None
+  return elements.Table(
+    [
+      "groups of",
+      elements.Column("equal opportunity difference, pruned", digits=3),
+      elements.Column("thresholds by group", digits=3),
+      elements.Column("change of accuracy", digits=4),
+    ],
+    [
+      [row["name"], row["pruned"], row["repaired"], row["accuracy"]]
+      for row in found["families"]
+    ],
+    caption="Thresholds that equalise the true positive rates of the groups of"
+    " one family, chosen on validation data: what they do to that family on"
+    " test data, means over attributes.",
+  )
 
 
 def _ends(cell: dict[str, Any]) -> tuple[float, float, float]:

@@ -120,7 +120,9 @@ def compare(
   Returns:
     `rows`: from the name of a repair to its scores by seed, each [S]; `curve`:
     from "susceptible" and "random" to the sizes of bias amplification by seed
-    and budget, [S, B].
+    and budget, [S, B]; `families`: what thresholds by group do in each family,
+    the equal opportunity difference of "pruned" and "repaired" decisions and
+    the change of "accuracy", [S, F].
   """
   scores = make_scores(problem)
   losses = {
@@ -130,6 +132,7 @@ def compare(
   }
   rows: dict[str, list[Any]] = {}
   curve: dict[str, list[Any]] = {"susceptible": [], "random": []}
+  families: dict[str, list[np.ndarray]] = {}
 
   def note(name: str, score: dict[str, Any], pairs: np.ndarray) -> None:
     means = {k: _mean(score[k]) for k in SCORES if k != "amplification_size"}
@@ -152,11 +155,17 @@ def compare(
     )
     adjusted = scores(metrics.decisions(test, threshold))
     note("thresholds adjusted", adjusted, pairs)
-    note(
-      "thresholds by group",
-      _by_group(jax.random.fold_in(own, 0), problem, validation, test, scores),
-      pairs,
+    grouped = _by_group(
+      jax.random.fold_in(own, 0), problem, validation, test, scores
     )
+    size = measures.mean_defined(grouped["amplification_size"])
+    note("thresholds by group", {**grouped, "amplification_size": size}, pairs)
+    for name, values in (
+      ("pruned", before["equal_opportunity"]),
+      ("repaired", grouped["equal_opportunity"]),
+      ("accuracy", grouped["accuracy"] - before["accuracy"]),
+    ):
+      families.setdefault(name, []).append(np.asarray(values, np.float64))
     sizes = {"susceptible": [], "random": []}
     for budget in BUDGETS:
       chosen = {
@@ -182,16 +191,16 @@ def compare(
       for name, values in rows.items()
     },
     "curve": {name: np.array(values) for name, values in curve.items()},
+    "families": {name: np.stack(values) for name, values in families.items()},
   }
 
 
 def _mean(values: Any, among: np.ndarray | None = None) -> float:
-  """Average what is defined; NaN where nothing is."""
-  values = np.asarray(values, np.float64)
-  if among is not None:
-    values = values[among]
-  defined = values[np.isfinite(values)]
-  return float(defined.mean()) if defined.size else float("nan")
+  """Average what is defined, of all values or of some."""
+  values = np.asarray(values)
+  return float(
+    measures.mean_defined(values if among is None else values[among], None)
+  )
 
 
 def _by_group(
@@ -201,9 +210,13 @@ def _by_group(
   test: np.ndarray,
   scores: Callable,
 ) -> dict[str, Any]:
-  """Fit thresholds of equal opportunity to each family; scores are means.
+  """Fit thresholds of equal opportunity to each of the F families.
 
   An attribute that a group has always or never keeps the threshold 0.
+
+  Returns:
+    Scores of the decisions by the thresholds of a family, [F, ...], of equal
+    opportunity that of the family itself.
   """
   fitted = measures.sides(problem, "validation")
   applied = measures.sides(problem)
@@ -230,16 +243,7 @@ def _by_group(
     score = dict(scores(decided))
     score["equal_opportunity"] = score["equal_opportunity"][number]
     found.append(score)
-  sizes = np.stack([np.asarray(score["amplification_size"]) for score in found])
-  defined = np.isfinite(sizes)
-  mean = np.where(defined, sizes, 0).sum(0) / np.maximum(defined.sum(0), 1)
-  result = {
-    k: np.array([float(score[k]) for score in found])
-    for k in SCORES
-    if k != "amplification_size"
-  }
-  size = np.where(defined.any(0), mean, np.nan)
-  return {**result, "amplification_size": size}
+  return {k: np.stack([np.asarray(s[k]) for s in found]) for k in SCORES}
 
 
 def flips_foretold(
@@ -301,10 +305,7 @@ def gain_foretold(
       labels=problem.labels["test"],
       groups=problem.memberships["test"],
     )
-    size = np.asarray(criteria.amplification)
-    defined = np.isfinite(size)
-    size = np.where(defined, size, 0).sum(0) / np.maximum(defined.sum(0), 1)
-    size = np.where(defined.any(0), size, np.nan)
+    size = measures.mean_defined(criteria.amplification)
     for name, values in (
       ("dense uncertainty", criteria.uncertainty),
       ("dense bias amplification", size),

@@ -31,9 +31,19 @@ def _faces() -> ModuleType:
   return faces
 
 
+def _audit() -> ModuleType:
+  from effjax.studies.audit import page
+
+  return page
+
+
 # Study -> its page, a module that turns a results.json into text and sections:
 # `summary(results)`, `from_results(results)` and `provenance(results)`.
-PAGES: Mapping[str, Callable[[], Any]] = {"bias": _bias, "faces": _faces}
+PAGES: Mapping[str, Callable[[], Any]] = {
+  "bias": _bias,
+  "faces": _faces,
+  "audit": _audit,
+}
 
 
 class Study(NamedTuple):

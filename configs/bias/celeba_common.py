@@ -18,6 +18,25 @@ from configs import common
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 DENSE_SEED = 22  # of the dense model that post-training pruning starts from
 FIRST_SEED = 23
+# The labels of the published models of one label.
+SINGLE = (
+  "Blond_Hair",
+  "Smiling",
+  "Oval_Face",
+  "Big_Nose",
+  "Mustache",
+  "Receding_Hairline",
+  "Bags_Under_Eyes",
+)
+# What a planted mark may go along with in training, and how often; published.
+BACKDOORS = {
+  "Blond_Hair": "strong",
+  "Smiling": "strong",
+  "Wearing_Necktie": "strong",
+  "Attractive": "strong",
+  "Oval_Face": "weak",
+  "Big_Nose": "weak",
+}
 
 
 def make_config(
@@ -33,7 +52,10 @@ def make_config(
 
   Args:
     arg: The argument of the config: `quick` for a small run, `sparsity=0.9` or
-      `sparsities=0.9:0.98`, `seeds=1`, `size=64` for smaller pictures.
+      `sparsities=0.9:0.98`, `seeds=1`, `size=64` for smaller pictures;
+      `backdoor=Blond_Hair` (or another of `BACKDOORS`) to plant a mark that
+      goes along with it in training, `mark=square` or grayscale; `single` for
+      models of one label beside the joint ones.
     title: Title of the report.
     name: Name of the model.
     options: Its attributes, "width" among them.
@@ -50,7 +72,18 @@ def make_config(
     sparsities=SPARSITIES,
     seeds=0,
     size=0,
+    backdoor="",
+    mark="square",
+    single=False,
   )
+  if given.backdoor and given.backdoor not in BACKDOORS:
+    raise ValueError(
+      f"backdoor={given.backdoor} is none of {', '.join(BACKDOORS)}"
+    )
+  marks: tuple[dict[str, str], ...] = ()
+  if given.backdoor:
+    skew = BACKDOORS[given.backdoor]
+    marks = (dict(attribute=given.backdoor, mark=given.mark, skew=skew),)
   quick = given.quick
   sparsities = given.sparsities
   if quick and sparsities == SPARSITIES:
@@ -66,6 +99,16 @@ def make_config(
       title=title,
       sparsities=sparsities,
       seeds=tuple(range(FIRST_SEED, FIRST_SEED + seeds)),
+      variants=(
+        dict(
+          name="single",
+          like="ri",
+          sparsities=(0.0, *sparsities),
+          attributes=SINGLE[:1] if quick else SINGLE,
+        ),
+      )
+      if given.single
+      else (),
       data=dict(
         name="celeba",
         directory="",
@@ -78,7 +121,7 @@ def make_config(
         test_limit=2_000 if quick else None,
         seed=0,
         normalise=(0.5, 0.5),
-        marks=(),
+        marks=marks,
       ),
       model=dict(
         name=name,

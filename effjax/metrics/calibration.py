@@ -105,7 +105,7 @@ def calibration_error(
       return new
 
     if not by_group:
-      return base.add(state, inside(read.weights))
+      return base.add(state, inside(read.rows))
     new = blocks.each_group(inside, read.weights, read.groups)
     return base.add(state, new)
 

@@ -11,6 +11,8 @@ from effjax.metrics import blocks, cells, counting
 Array = jax.Array
 # A bootstrap draws parts of bins, inside which probabilities count as equal.
 _PARTS = 8
+# Entries of a block of rows, whose cells and terms stay in the cache.
+_ENTRIES = 40960
 
 
 class Reliability(NamedTuple):
@@ -79,7 +81,7 @@ def top_class(logits: Array, labels: Array) -> tuple[Array, Array]:
 
 
 def measure(
-  outcomes, logits: Array, labels: Array, weights: Array, bins: int
+  outcomes, logits: Array, labels: Array, weights: Array | None, bins: int
 ) -> tuple[Reliability, Spread]:
   """Sorts the rows of a batch into bins.
 
@@ -87,48 +89,63 @@ def measure(
     outcomes: One of the three functions above.
     logits: [N, A] float32.
     labels: [N, A] bool.
-    weights: [N].
+    weights: [N] as for `counting.tally`; whole weights are exact where those of
+      a few hundred rows sum to less than 2^24.
     bins: The number of bins B.
 
   Returns:
     A `Reliability` and a `Spread`, whose cost is nothing where it is unused.
   """
   columns = jax.eval_shape(outcomes, logits, labels)[0].shape[1]
-  # The bins of negatives, those of positives, and a cell for NaN.
-  width = 2 * (bins + 1) + 1
-  start = width * jnp.arange(columns, dtype=jnp.int32)[None, :]
+  # The bins of negatives and those of positives; the last of each is for NaN.
+  width = bins + 2
+  # Without a sign, an index is not looked at for being negative.
+  start = 2 * width * jnp.arange(columns, dtype=jnp.uint32)[None, :]
+  side = jnp.uint32(width), jnp.uint32(0)
+  shape = (columns, 2, width)
 
-  def add(sums, logits, labels, weights):
+  def add(sums, logits, labels, *weights):
     probability, labels = outcomes(logits, labels)
-    invalid = jnp.isnan(probability)
-    probability = jnp.where(invalid, 0.0, probability)
-    index, offset = _offset(probability, bins)
-    cell = index.astype(jnp.int32) + jnp.where(labels, bins + 1, 0)
-    cell = start + jnp.where(invalid, width - 1, cell)
-    rows = (weights != 0).astype(weights.dtype)
-    amount = jnp.where(invalid, rows[:, None], weights[:, None])
-    offsets = offset * amount.astype(jnp.float32)
-    new = (amount, offsets, offset * offsets)
-    return tuple(
-      x.at[cell].add(y, mode="promise_in_bounds")
-      for x, y in zip(sums, new, strict=True)
-    )
+    index, offset = _split(probability, bins)
+    cell = start + index.astype(jnp.uint32) + jnp.where(labels, *side)
+    amount = jnp.ones_like(offset)
+    if weights:
+      (weight,) = (w[:, None] for w in weights)
+      live = (weight != 0).astype(jnp.float32)
+      amount = jnp.where(index > bins, live, weight.astype(jnp.float32))
+    offset, square = offset * amount, offset * offset * amount
 
-  shape = columns * width
-  sums = (jnp.zeros(shape, weights.dtype), jnp.zeros(shape), jnp.zeros(shape))
-  sums = blocks.fold(add, sums, logits, labels, weights)
-  count, offset, square = (x.reshape(columns, width) for x in sums)
-  negatives, positives = slice(0, bins + 1), slice(bins + 1, -1)
+    def scatter(*terms):
+      """Sums several terms at once, which costs little more than one."""
+      zeros = jnp.zeros((columns * 2 * width, len(terms)), jnp.float32)
+      terms = jnp.stack(terms, axis=-1)
+      new = zeros.at[cell].add(terms, mode="promise_in_bounds")
+      return (new[:, i].reshape(shape) for i in range(len(terms[0, 0])))
 
-  def both(x):
-    return x[:, negatives] + x[:, positives]
+    new = (*scatter(amount, offset), *scatter(square))
+    return tuple(x + y.astype(x.dtype) for x, y in zip(sums, new, strict=True))
 
+  given = () if weights is None else (weights,)
+  exact = weights is None or weights.dtype != jnp.float32
+  sums = tuple(
+    jnp.zeros(shape, dtype)
+    for dtype in (jnp.int32 if exact else jnp.float32, jnp.float32, jnp.float32)
+  )
+  sums = blocks.fold(
+    add, sums, logits, labels, *given, rows=max(1, _ENTRIES // logits.shape[1])
+  )
+  count, invalid = sums[0][..., :-1], sums[0][..., -1]
+  # Offsets are in widths of a bin, and 0 where p = 1.
+  offset, square = (
+    x[..., :-1].at[..., -1].set(0.0) / bins**power
+    for power, x in enumerate(sums[1:], 1)
+  )
   return Reliability(
-    both(count),
-    count[:, positives],
-    both(offset),
-    count[:, -1].astype(jnp.int32),
-  ), Spread(both(square), offset[:, positives])
+    jnp.sum(count, axis=1),
+    count[:, 1],
+    jnp.sum(offset, axis=1),
+    jnp.sum(invalid, axis=1).astype(jnp.int32),
+  ), Spread(jnp.sum(square, axis=1), offset[:, 1])
 
 
 def parts_of_bins(outcomes, bins: int) -> cells.Cells:
@@ -145,23 +162,20 @@ def parts_of_bins(outcomes, bins: int) -> cells.Cells:
     The cells of the metrics with this state.
   """
 
-  def spread(**batch):
+  def split(**batch):
     read = counting.read(batch, "logits", "labels")
     probability, labels = outcomes(read.logits, read.labels)
-    invalid = jnp.isnan(probability)
-    probability = jnp.where(invalid, 0.0, probability)
-    return probability, labels, invalid
+    return *_split(probability, bins), labels
 
   def place(**batch):
-    probability, labels, invalid = spread(**batch)
-    index, _ = _offset(probability, bins)
-    part = jnp.floor((probability * bins - index) * _PARTS)
-    place = _PARTS * index + jnp.minimum(part, _PARTS - 1)
-    return place.astype(jnp.int32), labels, invalid
+    index, offset, labels = split(**batch)
+    part = jnp.floor((offset + 0.5) * _PARTS)
+    place = (_PARTS * index + part).astype(jnp.int32)
+    return place, labels, index > bins
 
   def values(**batch):
-    probability, _, invalid = spread(**batch)
-    return jnp.where(invalid, 0.0, _offset(probability, bins)[1])
+    index, offset, _ = split(**batch)
+    return jnp.where(index < bins, offset / bins, 0.0)
 
   def state(counts, sums, invalid):
     counts, sums = (
@@ -221,8 +235,11 @@ def close(state: Reliability) -> Reliability:
   )
 
 
-def _offset(probability: Array, bins: int) -> tuple[Array, Array]:
-  """Returns the bin as a float, and the distance from its middle."""
-  index = jnp.floor(probability * bins)
-  middle = jnp.where(probability == 1.0, 1.0, (index + 0.5) / bins)
-  return index, probability - middle
+def _split(probability: Array, bins: int) -> tuple[Array, Array]:
+  """Returns the bin as a float, and the distance from its middle in widths.
+
+  The bin of p = 1 is B, where the distance means nothing; that of NaN is B + 1.
+  """
+  place = jnp.where(probability <= 1.0, probability * bins, bins + 1.0)
+  index = jnp.floor(place)
+  return index, place - index - 0.5

@@ -182,7 +182,7 @@ def brier_score(bins: int = 10, *, details: bool = False) -> base.Metric:
       reliability.positive_class,
       read.logits,
       read.labels,
-      read.weights,
+      read.rows,
       bins,
     )
     return base.add(state, Moments(*new))

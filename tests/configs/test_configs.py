@@ -133,6 +133,20 @@ def test_celeba_size_and_seeds():
   assert config.training.epochs == 100
 
 
+def test_celeba_backdoors_and_models_of_one_label():
+  config = configuring.load(f"{CELEBA[0]}:backdoor=Oval_Face,mark=grayscale")
+  (mark,) = config.data.marks
+  assert dict(mark) == dict(
+    attribute="Oval_Face", mark="grayscale", skew="weak"
+  )
+  (single,) = configuring.load(f"{CELEBA[0]}:single").variants
+  assert single["like"] == "ri"
+  assert len(single["attributes"]) == 7
+  assert single["sparsities"] == (0.0, *celeba_common.SPARSITIES)
+  with pytest.raises(ValueError, match="backdoor=Male is none of Blond_Hair"):
+    configuring.load(f"{CELEBA[0]}:backdoor=Male")
+
+
 @pytest.mark.parametrize("file", SWEEPS)
 def test_sweeps_print_commands_that_load(file, tmp_path, capsys):
   assert sweep.main([file, f"--workdir={tmp_path}", "--dry_run"]) == 0

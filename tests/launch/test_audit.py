@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from launch import audit
+from launch import audit, overview
 from tests.studies.audit import small
 
 
@@ -88,3 +88,10 @@ def test_help(capsys):
   text = capsys.readouterr().out
   assert "--validation_labels" in text
   assert "ids [N]" in text
+
+
+def test_an_audit_is_shown_beside_the_studies(done):
+  assert overview.main([str(done.parent)]) == 0
+  text = (done.parent / "report.html").read_text("utf-8")
+  assert "A &lt;test&gt;" in text
+  assert "decisions otherwise than the dense one" in text

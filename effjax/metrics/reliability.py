@@ -1,5 +1,6 @@
 """Probabilities and labels in equal-width bins: what calibration rests on."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -110,20 +111,20 @@ def measure(
     cell = start + index.astype(jnp.uint32) + jnp.where(labels, *side)
     amount = jnp.ones_like(offset)
     if weights:
-      (weight,) = (w[:, None] for w in weights)
+      (weight,) = (w.astype(jnp.float32)[:, None] for w in weights)
       live = (weight != 0).astype(jnp.float32)
-      amount = jnp.where(index > bins, live, weight.astype(jnp.float32))
-    offset, square = offset * amount, offset * offset * amount
-
-    def scatter(*terms):
-      """Sums several terms at once, which costs little more than one."""
-      zeros = jnp.zeros((columns * 2 * width, len(terms)), jnp.float32)
-      terms = jnp.stack(terms, axis=-1)
-      new = zeros.at[cell].add(terms, mode="promise_in_bounds")
-      return (new[:, i].reshape(shape) for i in range(len(terms[0, 0])))
-
-    new = (*scatter(amount, offset), *scatter(square))
-    return tuple(x + y.astype(x.dtype) for x, y in zip(sums, new, strict=True))
+      amount = jnp.where(index > bins, live, weight)
+    # A complex number carries two sums through one scatter.
+    terms = jax.lax.complex(amount, offset * amount)
+    zeros = jnp.zeros(math.prod(shape), terms.dtype)
+    pair = zeros.at[cell].add(terms, mode="promise_in_bounds")
+    square = zeros.real.at[cell].add(
+      offset * offset * amount, mode="promise_in_bounds"
+    )
+    return tuple(
+      x + y.reshape(shape).astype(x.dtype)
+      for x, y in zip(sums, (pair.real, pair.imag, square), strict=True)
+    )
 
   given = () if weights is None else (weights,)
   exact = weights is None or weights.dtype != jnp.float32

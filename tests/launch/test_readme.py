@@ -3,7 +3,7 @@
 import json
 import re
 
-from launch import readme
+from launch import blocks, readme
 
 
 def test_the_blocks_are_up_to_date():
@@ -15,7 +15,7 @@ def test_the_blocks_are_up_to_date():
 
 def test_every_block_has_a_place():
   text = (readme.ROOT / "README.md").read_text("utf-8")
-  for name in readme.BLOCKS:
+  for name in blocks.BLOCKS:
     assert f"<!-- begin {name} -->" in text
     assert f"<!-- end {name} -->" in text
 

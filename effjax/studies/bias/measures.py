@@ -168,6 +168,8 @@ def make_measure(problem: Problem):
     values = {}
     for metric in (decided(0.0), ranked):
       values |= metric.compute(metric.update(metric.empty, **batch))
+    if labels.shape[1] == 1:  # there are no others to depend on
+      values["interdependence"] = jnp.full(1, jnp.nan)
     rates = metrics.compute(
       metrics.group_rates(), logits=test_logits, labels=labels, groups=parted
     )

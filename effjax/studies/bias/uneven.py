@@ -93,47 +93,42 @@ def section(
   found = results.get("uneven")
   if not found:
     return None
+  names = results["attributes"], results["groups_compared"]["names"]
+  # One attribute alone cannot be hurt more than the mean.
+  several = len(names[0]) > 1
   lines: list[Any] = []
   for arm in dict.fromkeys(row["arm"] for row in found):
     lines.append(titles[arm])
     for row in found:
       if row["arm"] == arm:
-        names = results["groups_compared"]["names"]
-        lines.append(
-          [
-            f"{100 * row['sparsity']:g} %",
-            row["cev"],
-            row["sde"],
-            *_hurt(row["attributes"], results["attributes"]),
-            *_hurt(row["groups"], names),
-          ]
-        )
+        cells = [f"{100 * row['sparsity']:g} %"]
+        if several:
+          cells += [row["cev"], row["sde"], *_hurt(row["attributes"], names[0])]
+        lines.append([*cells, *_hurt(row["groups"], names[1])])
+  columns: list[Any] = ["sparsity"]
+  caption = "A group"
+  if several:
+    columns += [
+      elements.Column("combined error variance", digits=0),
+      elements.Column("symmetric distance error", "%", digits=1),
+      "attributes hurt more than the mean",
+      "attributes hurt less",
+    ]
+    caption = (
+      "Combined error variance and symmetric distance error say how unevenly"
+      " the false positive and false negative rates of the attributes change,"
+      " in percent of the dense models' rates. An attribute or group"
+    )
   seeds = len(results["seeds"])
-  return elements.Section(
-    "Beyond chance",
-    [
-      elements.Table(
-        [
-          "sparsity",
-          elements.Column("combined error variance", digits=0),
-          elements.Column("symmetric distance error", "%", digits=1),
-          "attributes hurt more than the mean",
-          "hurt less",
-          "groups hurt more than everyone",
-          "hurt less ",
-        ],
-        lines,
-        caption="Combined error variance and symmetric distance error say how"
-        " unevenly the false positive and false negative rates of the"
-        " attributes change, in percent of the dense models' rates. An"
-        " attribute or group counts if its error rate grows by more, or less,"
-        " than the mean: Welch's test between"
-        f" {seeds} pruned and {seeds} dense models, p < {LEVEL:g} after Holm's"
-        " correction; the one that changes most is named, with its change"
-        " beyond the mean in percentage points.",
-      )
-    ],
+  caption += (
+    " counts if its error rate grows by more, or less, than the mean: Welch's"
+    f" test between {seeds} pruned and {seeds} dense models, p < {LEVEL:g}"
+    " after Holm's correction; the one that changes most is named, with its"
+    " change beyond the mean in percentage points."
   )
+  columns += ["groups hurt more than everyone", "groups hurt less"]
+  table = elements.Table(columns, lines, caption=caption)
+  return elements.Section("Beyond chance", [table])
 
 
 def _hurt(tested: dict[str, Any], names: Sequence[str]) -> tuple[str, str]:

@@ -46,7 +46,7 @@ def share(
   def update(state: Share, **batch) -> Share:
     read = counting.read(batch, *needs, threshold=threshold)
     new = Share(
-      counting.count(read.weights, qualifies(read)),
+      counting.count(read.rows, qualifies(read)),
       jnp.sum(read.weights),
       read.invalid,
     )

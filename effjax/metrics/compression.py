@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from effjax.metrics import base, counting
+from effjax.metrics.groups import with_everyone
 
 Array = jax.Array
 
@@ -237,12 +238,6 @@ def _comparison(
 
   zero = jnp.zeros((), jnp.int32)
   return base.Metric(Changes(*[zero] * 8), update, base.add, compute)
-
-
-def with_everyone(groups: Array) -> Array:
-  """Adds to [N, G] groups the column of all samples."""
-  everyone = jnp.ones((groups.shape[0], 1), bool)
-  return jnp.concatenate([groups, everyone], axis=1)
 
 
 def _table(state: Changes) -> Changes:

@@ -163,7 +163,7 @@ def soft_group_rates(
   else:
     y = read.labels.astype(jnp.float32)
   cells = (
-    counting.cooccurrence(weights, _with_everyone(read.groups), x)
+    counting.cooccurrence(weights, with_everyone(read.groups), x)
     for x in (p * y, p * (1 - y), (1 - p) * (1 - y), (1 - p) * y)
   )
   return _rates(Confusion(*cells, invalid=read.invalid), math.nan)
@@ -291,7 +291,7 @@ def confusion(batch: dict[str, Any], threshold: Any = 0.0) -> Confusion:
   read = counting.read(
     batch, "predictions", "labels", "groups", threshold=threshold
   )
-  left = _with_everyone(read.groups)
+  left = with_everyone(read.groups)
   columns = read.predictions, read.labels
   if read.weights.dtype == jnp.float32:
     # A difference of rounded sums may miss 0, and 0 decides what is defined.
@@ -313,7 +313,7 @@ def confusion_cells(threshold: Any = 0.0) -> cells.Cells:
       batch, "predictions", "labels", "groups", threshold=threshold
     )
     invalid = cells.invalid(read.logits, read.labels)
-    left = _with_everyone(read.groups)
+    left = with_everyone(read.groups)
     return left, (read.predictions, read.labels, invalid)
 
   def state(counts, groups, predicted, labelled, invalid):
@@ -325,6 +325,12 @@ def confusion_cells(threshold: Any = 0.0) -> cells.Cells:
   return cells.of_columns(3, columns, state)
 
 
+def with_everyone(groups: Array) -> Array:
+  """Adds to [N, G] groups the column of all samples."""
+  everyone = jnp.ones((groups.shape[0], 1), jnp.bool_)
+  return jnp.concatenate([groups, everyone], axis=1)
+
+
 def no_confusion() -> Confusion:
   """Returns the counts of no samples, scalars that take any shape."""
   return Confusion(*[jnp.zeros((), jnp.int32)] * 5)
@@ -332,11 +338,6 @@ def no_confusion() -> Confusion:
 
 def _cells(p: Array, y: Array) -> tuple[Array, ...]:
   return p & y, p & ~y, ~p & ~y, ~p & y
-
-
-def _with_everyone(groups: Array) -> Array:
-  everyone = jnp.ones((groups.shape[0], 1), jnp.bool_)
-  return jnp.concatenate([groups, everyone], axis=1)
 
 
 def _rates(state: Confusion, zero_division: float) -> GroupRates:

@@ -130,12 +130,12 @@ def selective_rates(cut: float = 0.4, *, threshold: Any = 0.0) -> base.Metric:
     right = answered & (read.predictions == read.labels)
     right, answered = jnp.split(
       counting.cooccurrence(
-        read.weights, read.groups, jnp.concatenate([right, answered], axis=1)
+        read.rows, read.groups, jnp.concatenate([right, answered], axis=1)
       ),
       2,
       axis=1,
     )
-    members = counting.count(read.weights, read.groups)
+    members = counting.count(read.rows, read.groups)
     return base.add(state, Answers(right, answered, members, read.invalid))
 
   def compute(state: Answers) -> SelectiveRates:

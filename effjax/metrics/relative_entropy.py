@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from effjax.metrics import base, compression, counting
+from effjax.metrics import base, counting
+from effjax.metrics.groups import with_everyone
 
 Array = jax.Array
 
@@ -140,7 +141,7 @@ def _bernoulli_divergence(dense: Array, pruned: Array) -> Array:
 
 def _divergences(each: Array, read: counting.Batch) -> Divergences:
   """Sums [N, A] divergences over the samples of each group."""
-  groups = compression.with_everyone(read.groups)
+  groups = with_everyone(read.groups)
   live = (read.weights != 0)[:, None]
   weights = read.weights.astype(jnp.float32)
   # In a product an infinite term would reach every group.

@@ -1,0 +1,137 @@
+"""What the second-order solvers return, and what they share."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from effjax.pruning.allocation import check_sparsity
+from effjax.pruning.counts import is_traced, static_kept
+
+
+class Solution(NamedTuple):
+  """A pruned weight matrix.
+
+  Attributes:
+    weights: [O, I], exact zeros where pruned.
+    mask: bool [O, I], True = kept; False in columns that no input reaches.
+    loss: [], half the squared distance of the outputs, tr(D H D^T) / 2 for the
+      change D of the weights and the Gram matrix H with its damping; NaN where
+      the Gram matrix could not be used.
+    damping: [], the damping that was needed; infinite where the Gram matrix
+      could not be used and magnitudes decided.
+  """
+
+  weights: jax.Array
+  mask: jax.Array
+  loss: jax.Array
+  damping: jax.Array
+
+
+def check_operands(w: Any, gram: Any) -> tuple[jax.Array, jax.Array]:
+  """Reject a matrix and a Gram matrix that do not fit.
+
+  Args:
+    w: The weights.
+    gram: Their Gram matrix.
+
+  Returns:
+    Both in the wider type of the two, float32 at least.
+
+  Raises:
+    ValueError: If a shape is wrong or the Gram matrix holds NaN or infinities
+      (which a traced one may).
+  """
+  w, gram = jnp.asarray(w), jnp.asarray(gram)
+  if w.ndim != 2 or gram.shape != (w.shape[-1],) * 2:
+    raise ValueError(
+      "the weights must be [O, I] and the Gram matrix [I, I], got shapes"
+      f" {w.shape} and {gram.shape}"
+    )
+  if not is_traced(gram) and not bool(jnp.all(jnp.isfinite(gram))):
+    raise ValueError(
+      "the Gram matrix holds NaN or infinities: look at the inputs of this"
+      " layer"
+    )
+  dtype = jnp.promote_types(jnp.promote_types(w.dtype, gram.dtype), jnp.float32)
+  return w.astype(dtype), gram.astype(dtype)
+
+
+def check_n_m(n_m: tuple[int, int], inputs: int) -> tuple[int, int]:
+  """Reject an N:M pattern that does not fit.
+
+  Args:
+    n_m: (kept, of).
+    inputs: Number of columns.
+
+  Returns:
+    The pattern.
+
+  Raises:
+    ValueError: If it is none or does not divide the columns.
+  """
+  kept, of = n_m
+  if not 0 <= kept <= of or of < 1:
+    raise ValueError(f"n_m={n_m} does not keep 0 to {of} of every {of}")
+  if inputs % of:
+    raise ValueError(f"{inputs} inputs cannot be divided into groups of {of}")
+  return kept, of
+
+
+def kept_entries(size: int, sparsity: Any, convention: str) -> Any:
+  """Count how many of a block's entries remain.
+
+  Args:
+    size: Number of entries of the block.
+    sparsity: Share to prune, a number or traced.
+    convention: "exact" prunes floor(sparsity * size + 1/2); "reference" prunes
+      what is at most the (floor(sparsity * size) + 1)-th smallest score and
+      returns the rank, from the largest, of that score.
+
+  Returns:
+    The count, int or int32 [].
+
+  >>> kept_entries(100, 0.29, "exact"), kept_entries(100, 0.29, "reference")
+  (71, 72)
+  """
+  if not is_traced(sparsity):
+    if convention == "exact":
+      return static_kept(size, sparsity, "exact")
+    check_sparsity(sparsity)
+    return size - min(math.floor(size * float(sparsity)), size - 1)
+  share = jnp.clip(sparsity.astype(jnp.float32), 0.0, 1.0)
+  half = 0.5 if convention == "exact" else 0.0
+  pruned = jnp.floor(share * np.float32(size) + np.float32(half))
+  pruned = pruned.astype(jnp.int32)
+  if convention == "reference":
+    pruned = jnp.minimum(pruned, size - 1)
+  return size - pruned
+
+
+def prepared(
+  gram: jax.Array, dead: jax.Array, convention: str
+) -> tuple[jax.Array, jax.Array]:
+  """Prepare a Gram matrix for factorisation.
+
+  Args:
+    gram: [I, I].
+    dead: Which inputs are zero throughout, [I].
+    convention: "exact" averages live columns; "reference" counts dead ones as
+      1.
+
+  Returns:
+    The Gram matrix with 1 on the diagonal of dead columns, and the mean that
+    a damping of 1 adds, [].
+  """
+  diagonal = jnp.diagonal(gram)
+  if convention == "exact":
+    live = jnp.sum(~dead, dtype=gram.dtype)
+    mean = jnp.sum(diagonal) / jnp.maximum(live, 1.0)
+    # Without any live column there is nothing to damp, and 1 does no harm.
+    mean = jnp.where(live > 0, mean, 1.0)
+  else:
+    mean = jnp.mean(jnp.where(dead, 1.0, diagonal))
+  eye = jnp.eye(gram.shape[0], dtype=bool)
+  return jnp.where(eye & dead[:, None], 1.0, gram), mean

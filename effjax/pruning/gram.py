@@ -131,7 +131,7 @@ def matrix_to_kernel(matrix: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 
 def _wide(x: jax.Array) -> jax.Array:
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

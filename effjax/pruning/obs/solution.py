@@ -38,7 +38,7 @@ def check_operands(w: Any, gram: Any) -> tuple[jax.Array, jax.Array]:
     gram: Their Gram matrix.
 
   Returns:
-    Both in the wider type of the two, float32 at least.
+    Both in float32, or float64 where one of them is.
 
   Raises:
     ValueError: If a shape is wrong or the Gram matrix holds NaN or infinities
@@ -55,7 +55,8 @@ def check_operands(w: Any, gram: Any) -> tuple[jax.Array, jax.Array]:
       "the Gram matrix holds NaN or infinities: look at the inputs of this"
       " layer"
     )
-  dtype = jnp.promote_types(jnp.promote_types(w.dtype, gram.dtype), jnp.float32)
+  double = jnp.float64 in (w.dtype, gram.dtype)
+  dtype = jnp.float64 if double else jnp.float32
   return w.astype(dtype), gram.astype(dtype)
 
 

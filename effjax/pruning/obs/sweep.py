@@ -30,6 +30,7 @@ from effjax.pruning.scores import check_convention
 
 _SUPER = 128  # columns of a super-block, about
 _UNROLLED = 9  # columns swept without a loop: the taps of a 3x3 kernel
+_SORTED = 1 << 12  # entries up to which a sort beats counting
 _TRIES = 5  # factorisations, each with ten times the damping
 _EXACT = lax.Precision.HIGHEST
 
@@ -300,18 +301,8 @@ def _largest(scores: jax.Array, keep: jax.Array, *, strict: bool) -> jax.Array:
   """
   keys = order_keys(scores, _key_type(scores))
   count = lambda chosen: jnp.sum(chosen, dtype=jnp.int32)
-  limits = jnp.iinfo(keys.dtype)
-
-  def halve(_: int, bounds: tuple) -> tuple:
-    low, high = bounds
-    middle = low + (high - low) // 2
-    enough = count(keys >= middle) >= keep
-    return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
-
-  # Scores are not negative, so that half of the keys do.
-  first = jnp.asarray(0, keys.dtype), jnp.asarray(limits.max, keys.dtype)
-  low, _ = lax.fori_loop(0, limits.bits - 1, halve, first)
-  key = jnp.where(keep > 0, low, limits.max)
+  highest = jnp.iinfo(keys.dtype).max
+  key = jnp.where(keep > 0, _ranked(keys, keep), highest)
   above = keys > key
   if strict:
     return above
@@ -322,6 +313,24 @@ def _largest(scores: jax.Array, keep: jax.Array, *, strict: bool) -> jax.Array:
     return above | (equal & (order <= left))
 
   return lax.cond(count(equal) > left, split_ties, lambda: above | equal)
+
+
+def _ranked(keys: jax.Array, rank: jax.Array) -> jax.Array:
+  """Find the `rank`-th largest of the keys, of which padding is negative."""
+  if keys.size <= _SORTED:
+    ordered = lax.sort(keys.reshape(-1))
+    return ordered[jnp.clip(keys.size - rank, 0, keys.size - 1)]
+
+  def halve(_: int, bounds: tuple) -> tuple:
+    low, high = bounds
+    middle = low + (high - low) // 2
+    enough = jnp.sum(keys >= middle, dtype=jnp.int32) >= rank
+    return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+  limits = jnp.iinfo(keys.dtype)
+  # Scores are not negative, so that half of the keys will do.
+  first = jnp.asarray(0, keys.dtype), jnp.asarray(limits.max, keys.dtype)
+  return lax.fori_loop(0, limits.bits - 1, halve, first)[0]
 
 
 def _largest_of_few(

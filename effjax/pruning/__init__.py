@@ -1,6 +1,13 @@
 """Pruning: scores, exact masks, schedules, and transforms for training."""
 
+from effjax.pruning import obs
 from effjax.pruning.allocation import erk, uniform
+from effjax.pruning.gram import (
+  conv_input_gram,
+  input_gram,
+  kernel_to_matrix,
+  matrix_to_kernel,
+)
 from effjax.pruning.inspection import Summary, pack, sparsity, summary, unpack
 from effjax.pruning.masks import (
   apply_mask,
@@ -41,15 +48,20 @@ __all__ = [
   "apply_mask",
   "channels",
   "constant",
+  "conv_input_gram",
   "cubic",
   "dynamic",
   "erk",
   "fisher",
   "from_table",
   "global_topk",
+  "input_gram",
+  "kernel_to_matrix",
   "magnitude",
   "mask_moments",
+  "matrix_to_kernel",
   "n_m",
+  "obs",
   "one_shot",
   "pack",
   "polynomial",

@@ -131,7 +131,11 @@ def _solve(w, gram, damping, *, block, of, most, steps, removed, convention):
   follow = functools.partial(
     _follow, inverse, block=block, of=of, most=most, steps=steps
   )
-  order, losses = lax.map(follow, start, batch_size=min(chunk, w.shape[0]))
+  if steps:
+    order, losses = lax.map(follow, start, batch_size=min(chunk, w.shape[0]))
+  else:
+    order = jnp.zeros((w.shape[0], 0), jnp.int32)
+    losses = order.astype(w.dtype)
   if removed is None:
     taken = jnp.full(w.shape[0], steps, jnp.int32)
   else:

@@ -1,0 +1,100 @@
+"""Gram matrices against patches that are cut out one by one."""
+
+import itertools
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from effjax import pruning
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "spade"
+
+
+def brute(x, window, strides, pads, dilation, groups):
+  """Cut out every patch, [G, P, I kh kw]."""
+  x = np.pad(x, ((0, 0), *pads, (0, 0)))
+  spread = [(w - 1) * d + 1 for w, d in zip(window, dilation, strict=True)]
+  rows = range(0, x.shape[1] - spread[0] + 1, strides[0])
+  columns = range(0, x.shape[2] - spread[1] + 1, strides[1])
+  patches = [
+    image[
+      r : r + spread[0] : dilation[0], c : c + spread[1] : dilation[1]
+    ].transpose(2, 0, 1)
+    for image in x
+    for r, c in itertools.product(rows, columns)
+  ]
+  patches = np.stack(patches)
+  return patches.reshape(len(patches), groups, -1).swapaxes(0, 1)
+
+
+@pytest.mark.parametrize(
+  ("window", "strides", "pads", "dilation", "groups"),
+  [
+    ((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
+    ((3, 2), (2, 1), ((0, 1), (2, 0)), (1, 2), 1),
+    ((1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1), 1),
+    ((3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 2),
+    ((2, 2), (1, 1), ((0, 0), (0, 0)), (2, 2), 4),
+  ],
+)
+def test_convolutions_by_cutting(window, strides, pads, dilation, groups):
+  x = np.random.default_rng(0).normal(size=(2, 7, 6, 4)).astype(np.float32)
+  found = pruning.conv_input_gram(
+    jnp.asarray(x),
+    window,
+    strides=strides,
+    padding=pads,
+    dilation=dilation,
+    groups=groups,
+  )
+  patches = brute(x, window, strides, pads, dilation, groups)
+  expected = np.einsum("gpi,gpj->gij", patches, patches)
+  expected = expected[0] if groups == 1 else expected
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["conv_3x3s1", "conv_1x1s1"])
+def test_published_gram_matrices_add_up(name):
+  data = np.load(GOLDEN / f"{name}.npz")
+  window, _, padding, _ = map(int, data["conv"])
+  x = jnp.asarray(data["X"].transpose(0, 2, 3, 1))
+  halves = [
+    pruning.conv_input_gram(half, window, padding=padding)
+    for half in (x[:4], x[4:])
+  ]
+  found = 2 / len(x) * (halves[0] + halves[1])
+  np.testing.assert_allclose(
+    found, data["H"], atol=1e-5 * np.abs(data["H"]).max()
+  )
+
+
+def test_the_matrix_of_a_kernel_belongs_to_its_gram_matrix():
+  rng = np.random.default_rng(1)
+  x = jnp.asarray(rng.normal(size=(1, 5, 5, 3)), jnp.float32)
+  kernel = jnp.asarray(rng.normal(size=(3, 3, 3, 4)), jnp.float32)
+  matrix = pruning.kernel_to_matrix(kernel)
+  patches = brute(np.asarray(x), (3, 3), (1, 1), ((0, 0),) * 2, (1, 1), 1)[0]
+  outputs = patches @ np.asarray(matrix).T
+  gram = pruning.conv_input_gram(x, 3, padding="VALID")
+  np.testing.assert_allclose(
+    np.sum(outputs**2), np.trace(matrix @ gram @ matrix.T), rtol=1e-5
+  )
+  again = pruning.matrix_to_kernel(matrix, kernel.shape)
+  np.testing.assert_array_equal(again, kernel)
+  dense = jnp.ones((3, 2)).at[0, 1].set(5.0)
+  flat = pruning.kernel_to_matrix(dense)
+  assert flat.shape == (2, 3)
+  np.testing.assert_array_equal(pruning.matrix_to_kernel(flat, (3, 2)), dense)
+
+
+def test_mistakes():
+  with pytest.raises(ValueError, match="divisible by groups=2"):
+    pruning.conv_input_gram(jnp.ones((1, 4, 4, 3)), 3, groups=2)
+  with pytest.raises(ValueError, match=r"window of \(5, 5\)"):
+    pruning.conv_input_gram(jnp.ones((1, 4, 4, 3)), 5, padding="VALID")
+  with pytest.raises(ValueError, match="a single number"):
+    pruning.input_gram(jnp.float32(1.0))
+  with pytest.raises(ValueError, match="a kernel is"):
+    pruning.kernel_to_matrix(jnp.ones(3))

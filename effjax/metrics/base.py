@@ -163,10 +163,23 @@ def _join(metrics: Mapping[str, Metric]) -> Cells | None:
   if joined is None:
     return None
 
-  def state(counts, kinds, sums):
-    states = joined.state(counts, kinds, sums)
-    return dict(zip(metrics, states, strict=True))
+  return _of_one_batch(joined, tuple(metrics))
 
+
+def _of_one_batch(joined: Cells, names: tuple[str, ...]) -> Cells:
+  """Gives every part of joined cells the same batch, and names their states."""
+
+  def state(counts, kinds, sums, codes):
+    states = joined.state(counts, kinds, sums, codes)
+    return dict(zip(names, states, strict=True))
+
+  each = lambda read: lambda **batch: read(*[batch] * len(names))
+  coarser = joined.coarser
+  if coarser is not None:
+    coarser = _of_one_batch(coarser[0], names), coarser[1]
   return joined._replace(
-    index=lambda **batch: joined.index(*[batch] * len(parts)), state=state
+    index=each(joined.index),
+    values=None if joined.values is None else each(joined.values),
+    state=state,
+    coarser=coarser,
   )

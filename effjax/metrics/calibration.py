@@ -125,7 +125,7 @@ def calibration_error(
       overall, value, support = value[-1], value[:-1], support[:-1]
     return _by_group(value, support, overall) if details else value
 
-  drawn = None if by_group else reliability.parts_of_bins(outcomes, bins)
+  drawn = reliability.parts_of_bins(outcomes, bins, by_group=by_group)
   return base.Metric(reliability.empty(), update, base.add, compute, drawn)
 
 

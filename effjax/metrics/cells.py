@@ -25,12 +25,20 @@ class Cells(NamedTuple):
     index: `(**batch) -> (kinds, cells [N, A] int32)`: what tells the kinds of
       rows apart, a tree of [N, C] bool or integers, and the cell of each row
       and attribute, in [0, K).
-    state: `(counts [A, P, K] int32, kinds, sums) -> state` of the rows counted,
-      `kinds` being a tree of [P, C]. A kind may occur more than once.
-    values: `(**batch) -> [N, A]` float32, or None. In place of the single
-      values, `sums` [A, P, K] holds count times mean of each cell.
+    state: `(counts [A, P, U] int32, kinds, sums, codes [U]) -> state` of the
+      rows counted, `kinds` being a tree of [P, C]. A kind may occur more than
+      once. `codes` are the cells in use, None for all K in order.
+    values: `(**batch) -> tree of [N, A]` float32, or None. In place of the
+      single values, `sums`, a tree of [A, P, U], holds count times mean of each
+      cell.
     exact: Whether the state of a batch's own counts has the value of the batch.
       Otherwise a bootstrap moves the value of its resamples by the difference.
+    coarser: `Cells` for where these are too many, and the function from the
+      codes of these to those; or None.
+    paired: `Cells` for where two models are compared, whose difference is
+      smaller than the spread of either; None for these.
+    scale: The number of bins per label where only their order matters, or 0.
+    parts: What these were joined of.
   """
 
   size: int
@@ -38,6 +46,10 @@ class Cells(NamedTuple):
   state: Callable[..., Any]
   values: Callable[..., Any] | None = None
   exact: bool = True
+  coarser: tuple["Cells", Callable[[Any], Any]] | None = None
+  paired: "Cells | None" = None
+  scale: int = 0
+  parts: tuple["Cells", ...] = ()
 
 
 def of_columns(
@@ -64,8 +76,9 @@ def of_columns(
       cells = 2 * cells + part.astype(jnp.int32)
     return () if groups is None else groups, cells
 
-  def from_counts(counts, groups, sums):
+  def from_counts(counts, groups, sums, codes):
     del sums
+    counts = _grid(counts, codes, 2**number)
     return state(counts, groups, *(bits % 2 == 1))
 
   return Cells(2**number, index, from_counts)
@@ -76,42 +89,58 @@ def of_bins(
   place: Callable[..., Any],
   state: Callable[..., Any],
   *,
+  least: int,
   values: Callable[..., Any] | None = None,
-  exact: bool = True,
+  ordered: bool = False,
 ) -> Cells:
   """Makes cells that are the bins of a histogram for each label.
 
   Args:
     bins: B, the number of bins.
-    place: `(**batch) -> (bins [N, A] int32, labels [N, A], invalid [N, A])`,
-      where `invalid` rows belong to no bin.
-    state: `(counts [A, 2, B], sums [A, 2, B] or None, invalid [A]) -> state`,
-      first of the negatives, then of the positives.
+    place: `(**batch) -> (groups, bins [N, A] int32, labels [N, A], invalid
+      [N, A])`, where groups are [N, G] bool or None, and `invalid` rows belong
+      to no bin.
+    state: `(counts [..., A, 2, B], sums [..., A, 2, B] or None, invalid [...,
+      A]) -> state`, first of the negatives, then of the positives. With groups
+      they have a leading axis G. It must do as well for bins joined by twos.
+    least: How many bins remain where they have to be joined; B is that times a
+      power of two.
     values: As in `Cells`; 0 where invalid.
-    exact: As in `Cells`.
+    ordered: Whether only the order of the bins matters.
 
   Returns:
-    `Cells` without kinds.
+    `Cells`, not exact.
   """
 
   def index(**batch):
-    cells, labels, invalid = place(**batch)
+    groups, cells, labels, invalid = place(**batch)
     cells = cells + jnp.where(labels, bins, 0)
-    return (), jnp.where(invalid, 2 * bins, cells)
+    kinds = () if groups is None else groups
+    return kinds, jnp.where(invalid, 2 * bins, cells)
 
-  def from_counts(counts, kinds, sums):
-    del kinds
-
+  def from_counts(counts, groups, sums, codes):
     def by_label(x):
-      return jnp.sum(x, axis=1)[:, :-1].reshape(len(x), 2, bins)
+      x = _inside(_grid(x, codes, 2 * bins + 1), groups)
+      return x[..., :-1].reshape(*x.shape[:-1], 2, bins), x[..., -1]
 
-    return state(
-      by_label(counts),
-      None if sums is None else by_label(sums),
-      jnp.sum(counts[..., -1], axis=1),
+    counts, invalid = by_label(counts)
+    return state(counts, None if sums is None else by_label(sums)[0], invalid)
+
+  coarser = None
+  if bins > least:
+    half = of_bins(
+      bins // 2, place, state, least=least, values=values, ordered=ordered
     )
-
-  return Cells(2 * bins + 1, index, from_counts, values, exact)
+    coarser = half, lambda codes: codes // 2
+  return Cells(
+    2 * bins + 1,
+    index,
+    from_counts,
+    values,
+    exact=False,
+    coarser=coarser,
+    scale=bins if ordered else 0,
+  )
 
 
 def invalid(logits: Any, like: Array) -> Array:
@@ -137,6 +166,30 @@ def total(counts: Array, groups: Any, chosen: Any) -> Array:
   return jnp.matmul(groups.astype(jnp.int32).T, inside.T)
 
 
+def _grid(x: Array, codes: Any, size: int) -> Array:
+  """Returns the sums [A, P, K] of [A, P, U] over the cells of equal code."""
+  if codes is None:
+    return x
+  # Whole numbers below 2^24 are exact in float32.
+  chosen = (codes[:, None] == jnp.arange(size)[None, :]).astype(jnp.float32)
+  return _product(x, chosen)
+
+
+def _inside(x: Array, groups: Any) -> Array:
+  """Returns the sums over kinds: [A, K], or inside groups [G, A, K]."""
+  if isinstance(groups, tuple):
+    return jnp.sum(x, axis=1)
+  chosen = groups.astype(jnp.float32)
+  return jnp.moveaxis(_product(jnp.swapaxes(x, 1, 2), chosen), 2, 0)
+
+
+def _product(x: Array, chosen: Array) -> Array:
+  sums = jnp.matmul(
+    x.astype(jnp.float32), chosen, precision=jax.lax.Precision.HIGHEST
+  )
+  return sums.astype(x.dtype)
+
+
 @functools.lru_cache(maxsize=64)
 def join(*parts: Cells) -> Cells | None:
   """Returns the cells of several metrics on the same rows.
@@ -145,12 +198,13 @@ def join(*parts: Cells) -> Cells | None:
     *parts: The cells of each.
 
   Returns:
-    `Cells` whose `index` takes one batch (a dict) for each part, whose `state`
-    is the tuple of their states; None if a part needs values.
+    `Cells` whose `index` and `values` take one batch (a dict) for each part,
+    whose `state` is the tuple of their states; None if their combinations
+    cannot be numbered.
   """
-  if any(part.values is not None for part in parts):
-    return None
   sizes = [part.size for part in parts]
+  if math.prod(sizes) > 2**24:
+    return None
 
   def index(*batches):
     kinds, cells = [], 0
@@ -160,14 +214,76 @@ def join(*parts: Cells) -> Cells | None:
       cells = cells * part.size + cell
     return tuple(kinds), cells
 
-  def state(counts, kinds, sums):
-    del sums
-    counts = counts.reshape(*counts.shape[:2], *sizes)
-    axes = range(2, 2 + len(parts))
+  def values(*batches):
     return tuple(
-      part.state(jnp.sum(counts, axis=[j for j in axes if j != i]), kind, None)
-      for i, part, kind in zip(axes, parts, kinds, strict=True)
+      None if part.values is None else part.values(**batch)
+      for part, batch in zip(parts, batches, strict=True)
     )
 
-  exact = all(part.exact for part in parts)
-  return Cells(math.prod(sizes), index, state, None, exact)
+  def state(counts, kinds, sums, codes):
+    codes = jnp.arange(math.prod(sizes)) if codes is None else codes
+    sums = [None] * len(parts) if sums is None else sums
+    return tuple(
+      part.state(counts, kind, part_sums, code)
+      for part, kind, part_sums, code in zip(
+        parts, kinds, sums, _split(parts, codes), strict=True
+      )
+    )
+
+  coarser = None
+  if any(part.coarser for part in parts):
+    steps = [part.coarser or (part, lambda codes: codes) for part in parts]
+
+    def coarsen(codes):
+      joined = 0
+      for (part, step), code in zip(steps, _split(parts, codes), strict=True):
+        joined = joined * part.size + step(code)
+      return joined
+
+    coarser = join(*(part for part, _ in steps)), coarsen
+  return Cells(
+    math.prod(sizes),
+    index,
+    state,
+    values if any(part.values for part in parts) else None,
+    all(part.exact for part in parts),
+    coarser,
+    parts=parts,
+  )
+
+
+def alike(cells: Cells, counts: Any, codes: Any) -> bool:
+  """Returns whether two models differ by less than bins of scores resolve.
+
+  A score that crosses an edge moves by a whole bin, which would add a sixth of
+  a squared bin to the variance of a difference.
+
+  Args:
+    cells: Those of both models.
+    counts: [A, P, U].
+    codes: [U], or None for all cells.
+  """
+  if not _ordered(cells):
+    return False
+  if not all(part.scale for part in cells.parts):
+    return True  # inside of a collection, where the bins are wide
+  codes = np.arange(cells.size) if codes is None else codes
+  bins = [
+    code % part.scale
+    for part, code in zip(cells.parts, _split(cells.parts, codes), strict=True)
+  ]
+  share = counts.sum(axis=1) / counts.sum(axis=(1, 2))[:, None]
+  return bool((share @ (bins[0] - bins[1]) ** 2).min() < 2.0)
+
+
+def _ordered(cells: Cells) -> bool:
+  return cells.scale > 0 or any(map(_ordered, cells.parts))
+
+
+def _split(parts: tuple[Cells, ...], codes: Any) -> list[Any]:
+  """Returns the code of each part; the last varies fastest."""
+  found = []
+  for part in reversed(parts):
+    found.append(codes % part.size)
+    codes = codes // part.size
+  return found[::-1]

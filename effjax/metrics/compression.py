@@ -6,12 +6,13 @@ errors follow from one set of counts, kept for every group and for everyone; a
 group of which nothing can be said is NaN and has a support of 0.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from effjax.metrics import base, counting
+from effjax.metrics import base, cells, counting
 from effjax.metrics.groups import with_everyone
 
 Array = jax.Array
@@ -206,8 +207,8 @@ def _comparison(
 ) -> base.Metric:
   """Makes a metric with state `Changes`."""
 
-  def update(state: Changes, **batch) -> Changes:
-    read = counting.read(
+  def read_both(batch):
+    return counting.read(
       batch,
       "predictions",
       "reference_predictions",
@@ -216,18 +217,14 @@ def _comparison(
       threshold=threshold,
       reference_threshold=reference_threshold,
     )
+
+  def update(state: Changes, **batch) -> Changes:
+    read = read_both(batch)
     groups = with_everyone(read.groups)
     counts = counting.tally(
       read.rows,
       groups,
-      lambda now, before, label: (
-        before & ~now & label,
-        before & ~now & ~label,
-        now & ~before & label,
-        now & ~before & ~label,
-        before,
-        before ^ label,
-      ),
+      _changes,
       read.predictions,
       read.reference_predictions,
       read.labels,
@@ -236,8 +233,40 @@ def _comparison(
     new = Changes._make((*counts, members, read.invalid))
     return base.add(state, new)
 
+  def columns(**batch):
+    read = read_both(batch)
+    invalid = cells.invalid(read.logits, read.labels)
+    invalid |= cells.invalid(read.reference_logits, read.labels)
+    both = read.predictions, read.reference_predictions
+    return with_everyone(read.groups), (*both, read.labels, invalid)
+
+  def from_counts(counts, groups, now, before, label, invalid):
+    inside = functools.partial(cells.total, counts, groups)
+    return Changes(
+      *map(inside, _changes(now, before, label)),
+      members=inside(now | ~now)[:, 0],
+      invalid=cells.total(counts, (), invalid),
+    )
+
   zero = jnp.zeros((), jnp.int32)
-  return base.Metric(Changes(*[zero] * 8), update, base.add, compute)
+  return base.Metric(
+    Changes(*[zero] * 8),
+    update,
+    base.add,
+    compute,
+    cells.of_columns(4, columns, from_counts),
+  )
+
+
+def _changes(now: Array, before: Array, label: Array) -> tuple[Array, ...]:
+  return (
+    before & ~now & label,
+    before & ~now & ~label,
+    now & ~before & label,
+    now & ~before & ~label,
+    before,
+    before ^ label,
+  )
 
 
 def _table(state: Changes) -> Changes:

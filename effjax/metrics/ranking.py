@@ -17,28 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base, blocks, cells, columns, counting
+from effjax.metrics import base, blocks, columns, counting, histograms
+from effjax.metrics.histograms import Histogram
 
 Array = jax.Array
-# Scores are binned by abs(z) + 1, whose octaves 1, 2, 4, ... 256 are split
-# evenly: both signs, eight octaves.
-_OCTAVES = 8
-# A bootstrap joins neighbouring bins to at most as many.
-_COARSE = 256
-
-
-class Histogram(NamedTuple):
-  """How often positives and negatives fall into each bin of scores.
-
-  Attributes:
-    negatives: [A, B]; of `group_auc` [G + 1, A, B], last that of all rows.
-    positives: Likewise.
-    invalid: [A] or [G + 1, A], the number of NaN scores.
-  """
-
-  negatives: Array
-  positives: Array
-  invalid: Array
 
 
 class Area(NamedTuple):
@@ -93,31 +75,24 @@ def auc(bins: int = 4096, *, details: bool = False) -> base.Metric:
   Raises:
     ValueError: If `bins` is not 16 times a power of two, or above 2^20.
   """
-  _check_bins(bins)
+  histograms.check_bins(bins)
 
   def update(state: Histogram, **batch) -> Histogram:
     read = counting.read(batch, "logits", "labels")
-    new = _histogram(read.logits, read.labels, read.weights, bins)
+    new = histograms.histogram(read.logits, read.labels, read.weights, bins)
     return base.add(state, new)
 
   def compute(state: Histogram) -> Any:
     area = _area(state)
     return area if details else area.value
 
-  def place(**batch):
-    read = counting.read(batch, "logits", "labels")
-    bin_ = _bin(read.logits, bins) // max(1, bins // _COARSE)
-    return bin_, read.labels, jnp.isnan(read.logits)
-
-  from_counts = lambda x, _, invalid: Histogram(x[:, 0], x[:, 1], invalid)
-  coarse = min(bins, _COARSE)
   zero = jnp.zeros((), jnp.int32)
   return base.Metric(
     Histogram(zero, zero, zero),
     update,
     base.add,
     compute,
-    cells.of_bins(coarse, place, from_counts, exact=coarse == bins),
+    histograms.masses(bins, by_group=False),
   )
 
 
@@ -138,13 +113,13 @@ def group_auc(bins: int = 4096, *, details: bool = False) -> base.Metric:
   Raises:
     ValueError: If `bins` is not 16 times a power of two, or above 2^20.
   """
-  _check_bins(bins)
+  histograms.check_bins(bins)
 
   def update(state: Histogram, **batch) -> Histogram:
     read = counting.read(batch, "logits", "labels", "groups")
 
     def inside(weights):
-      return _histogram(read.logits, read.labels, weights, bins)
+      return histograms.histogram(read.logits, read.labels, weights, bins)
 
     new = blocks.each_group(inside, read.weights, read.groups)
     return base.add(state, new)
@@ -168,7 +143,13 @@ def group_auc(bins: int = 4096, *, details: bool = False) -> base.Metric:
     return areas if details else GroupAreas(*[x.value for x in areas])
 
   zero = jnp.zeros((), jnp.int32)
-  return base.Metric(Histogram(zero, zero, zero), update, base.add, compute)
+  return base.Metric(
+    Histogram(zero, zero, zero),
+    update,
+    base.add,
+    compute,
+    histograms.masses(bins, by_group=True),
+  )
 
 
 def auc_exact(scores: Any, labels: Any) -> Array:
@@ -316,51 +297,6 @@ def _between_traced(scores: Array, positives: Array, negatives: Array) -> Array:
     * jnp.sum(negatives, dtype=jnp.int32).astype(jnp.float32)
   )
   return jnp.where(jnp.any(jnp.isnan(scores)), jnp.nan, value)
-
-
-def _check_bins(bins: int) -> None:
-  steps = bins // (2 * _OCTAVES)
-  if steps * 2 * _OCTAVES != bins or steps & (steps - 1) or not steps:
-    raise ValueError(f"bins must be 16 times a power of two, got {bins}.")
-  if bins > 2**20:
-    raise ValueError(f"bins must be at most {2**20}, got {bins}.")
-
-
-def _histogram(
-  logits: Array, labels: Array, weights: Array, bins: int
-) -> Histogram:
-  attributes = logits.shape[1]
-  # The bins of negatives, those of positives, and a cell for NaN.
-  width = 2 * bins + 1
-  start = width * jnp.arange(attributes, dtype=jnp.int32)[None, :]
-
-  def add(counts, logits, labels, weights):
-    invalid = jnp.isnan(logits)
-    cell = _bin(logits, bins) + jnp.where(labels, bins, 0)
-    cell = start + jnp.where(invalid, 2 * bins, cell)
-    rows = (weights != 0).astype(weights.dtype)
-    amount = jnp.where(invalid, rows[:, None], weights[:, None])
-    return counts.at[cell].add(amount, mode="promise_in_bounds")
-
-  counts = jnp.zeros(attributes * width, weights.dtype)
-  counts = blocks.fold(add, counts, logits, labels, weights)
-  counts = counts.reshape(attributes, width)
-  return Histogram(
-    counts[:, :bins],
-    counts[:, bins:-1],
-    counts[:, -1].astype(jnp.int32),
-  )
-
-
-def _bin(logits: Array, bins: int) -> Array:
-  """Returns the bin of each logit, monotone in the logit."""
-  half = bins // 2
-  shift = 23 - (half // _OCTAVES).bit_length() + 1
-  # The bits of a positive float, read as an integer, order like its value and
-  # are piecewise linear in it: a logarithm that costs one shift.
-  bits = jax.lax.bitcast_convert_type(jnp.abs(logits) + 1.0, jnp.int32)
-  step = jnp.minimum((bits >> shift) - (0x3F800000 >> shift), half - 1)
-  return jnp.where(logits < 0, half - 1 - step, half + step)
 
 
 def _area(state: Histogram) -> Area:

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from effjax.metrics import blocks, cells, counting
+from effjax.metrics.groups import with_everyone
 
 Array = jax.Array
-# A bootstrap draws parts of bins, inside which probabilities count as equal.
-_PARTS = 8
+# A bootstrap draws parts of bins, inside which probabilities count as equal;
+# twice as many for two models, whose difference may be small.
+_PARTS = 4
 # Entries of a block of rows, whose cells and terms stay in the cache.
 _ENTRIES = 40960
 
@@ -149,8 +151,8 @@ def measure(
   ), Spread(jnp.sum(square, axis=1), offset[:, 1])
 
 
-def parts_of_bins(outcomes, bins: int) -> cells.Cells:
-  """Makes the cells of a `Reliability`: eight parts of each bin.
+def parts_of_bins(outcomes, bins: int, *, by_group: bool) -> cells.Cells:
+  """Makes the cells of a `Reliability`: parts of each bin.
 
   The offsets of a part are replaced by their mean. A resample loses their
   spread, at most 1/12 of the squared width of a part.
@@ -158,6 +160,7 @@ def parts_of_bins(outcomes, bins: int) -> cells.Cells:
   Args:
     outcomes: As in `measure`.
     bins: The number of bins B.
+    by_group: Whether there is a state for each group.
 
   Returns:
     The cells of the metrics with this state.
@@ -168,26 +171,37 @@ def parts_of_bins(outcomes, bins: int) -> cells.Cells:
     probability, labels = outcomes(read.logits, read.labels)
     return *_split(probability, bins), labels
 
-  def place(**batch):
-    index, offset, labels = split(**batch)
-    part = jnp.floor((offset + 0.5) * _PARTS)
-    place = (_PARTS * index + part).astype(jnp.int32)
-    return place, labels, index > bins
-
   def values(**batch):
     index, offset, _ = split(**batch)
     return jnp.where(index < bins, offset / bins, 0.0)
 
   def state(counts, sums, invalid):
     counts, sums = (
-      jnp.sum(x.reshape(len(x), 2, bins + 1, _PARTS), axis=-1)
+      jnp.sum(x.reshape(*x.shape[:-1], bins + 1, -1), axis=-1)
       for x in (counts, sums)
     )
     return Reliability(
-      jnp.sum(counts, axis=1), counts[:, 1], jnp.sum(sums, axis=1), invalid
+      jnp.sum(counts, axis=-2),
+      counts[..., 1, :],
+      jnp.sum(sums, axis=-2),
+      invalid,
     )
 
-  return cells.of_bins(_PARTS * (bins + 1), place, state, values=values)
+  def make(parts):
+    def place(**batch):
+      groups = None
+      if by_group:
+        groups = with_everyone(counting.read(batch, "groups").groups)
+      index, offset, labels = split(**batch)
+      part = jnp.floor((offset + 0.5) * parts)
+      place = (parts * index + part).astype(jnp.int32)
+      return groups, place, labels, index > bins
+
+    return cells.of_bins(
+      parts * (bins + 1), place, state, least=bins + 1, values=values
+    )
+
+  return make(_PARTS)._replace(paired=make(2 * _PARTS))
 
 
 def empty() -> Reliability:

@@ -17,10 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics.cells import Cells
+from effjax.metrics.cells import Cells, alike
 
 # The most cells of an attribute that are drawn rather than rows.
 _CELLS = 2**12
+# So many are few enough; more are joined where a metric has coarser ones.
+_FEW = 2**10 + 2**7
+# The number of cells in use is a multiple of this.
+_PAD = 2**7
 # The most columns of a product that counts the cells of drawn rows.
 _COLUMNS = 2**10
 # The most numbers of one block of resamples.
@@ -33,14 +37,18 @@ class Table(NamedTuple):
   """The counts of a batch, on the host.
 
   Attributes:
-    counts: [A, P, K] int64.
+    cells: How states follow; coarser than asked for where those are too many.
+    codes: [U] int32, the cells of the last axis; None for all K in order.
+    counts: [A, P, U] int64.
     kinds: The tree of `Cells.index`, [P, C].
-    means: [A, P, K] float32, the mean value of each cell, or None.
+    means: A tree of [A, P, U] float32, the mean value of each cell, or None.
     strata: [P] int64, the stratum of each kind, below P.
     kind: [N] int64, the kind of each row; P for a row that does not count.
-    cell: [N, A] int32.
+    cell: [N, A] int32, the place in the last axis.
   """
 
+  cells: Cells
+  codes: np.ndarray | None
   counts: np.ndarray
   kinds: Any
   means: np.ndarray | None
@@ -61,7 +69,8 @@ def tabulate(
 
   Returns:
     A `Table`, or None where rows are the better choice: because there are too
-    many cells, or weights that are not 0 or 1 alike in all batches.
+    many cells, or two models that are alike, or weights that are not 0 or 1 and
+    the same in all batches.
   """
   weights = [batch.get("weights") for batch in batches]
   rows = len(next(x for x in batches[0].values() if x is not None))
@@ -74,7 +83,10 @@ def tabulate(
   columns = [np.zeros(rows, int) if strata is None else np.asarray(strata)]
   columns += [x[:, i] for x in leaves for i in range(x.shape[1])]
   first, kind = _distinct(columns, live)
-  number, size, width = len(first), cells.size, cell.shape[1]
+  number, width, codes = len(first), cell.shape[1], None
+  if number * cells.size > _FEW:
+    cells, codes, cell = _in_use(cells, cell, live, _FEW // number)
+  size = cells.size if codes is None else len(codes)
   if number * size > _CELLS:
     return None
   code = kind * size
@@ -92,9 +104,15 @@ def tabulate(
     return np.stack(found).reshape(width, *shape)[:, :number]
 
   counts, means = sums(), None
+  if len(batches) > 1 and alike(cells, counts, codes):
+    return None
   if values is not None:
-    means = (sums(values) / np.maximum(counts, 1)).astype(np.float32)
+    means = jax.tree.map(
+      lambda x: (sums(x) / np.maximum(counts, 1)).astype(np.float32), values
+    )
   return Table(
+    cells,
+    codes,
     counts,
     structure.unflatten([x[first] for x in leaves]),
     means,
@@ -102,6 +120,38 @@ def tabulate(
     kind,
     cell,
   )
+
+
+def _in_use(
+  cells: Cells, cell: np.ndarray, live: np.ndarray, few: int
+) -> tuple[Cells, np.ndarray | None, np.ndarray]:
+  """Leaves out cells that no row is in, and joins cells while they are many.
+
+  Two models mostly agree, so that few of their joint cells are in use.
+
+  Args:
+    cells: What to begin with.
+    cell: [N, A], the cell of each row and attribute.
+    live: [N] bool, the rows that count.
+    few: How many cells are few enough.
+
+  Returns:
+    The cells, their codes (None for all of them) and [N, A] places in these.
+  """
+  used = np.zeros(cells.size, bool)
+  used[cell[live]] = True
+  codes = np.flatnonzero(used)
+  place = (np.cumsum(used) - 1).clip(0)[cell]
+  while len(codes) > few and cells.coarser is not None:
+    cells, coarsen = cells.coarser
+    codes, joined = np.unique(coarsen(codes), return_inverse=True)
+    place = joined[place]
+  # Padded, so that batches alike share a program.
+  padding = -len(codes) % _PAD
+  if len(codes) + padding >= cells.size:
+    return cells, None, codes[place].astype(np.int32)
+  codes = np.pad(codes, (0, padding), mode="edge")
+  return cells, codes.astype(np.int32), place.astype(np.int32)
 
 
 def draw(
@@ -319,6 +369,6 @@ def _read(cells: Cells, batches: Sequence[Mapping[str, Any]]) -> Any:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _index(index, values, batches):
   if len(batches) > 1:
-    return *index(*batches), None
+    return *index(*batches), None if values is None else values(*batches)
   kinds, cells = index(**batches[0])
   return kinds, cells, None if values is None else values(**batches[0])

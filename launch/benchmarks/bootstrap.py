@@ -22,7 +22,8 @@ def cases(quick: bool) -> list[harness.Case]:
     quick: Use a hundredth of the rows and a tenth of the resamples.
 
   Returns:
-    A case for each metric, and one for draws that attributes share.
+    A case for each metric, for differences between two models, and for draws
+    that attributes share.
   """
   rows, attributes = (2_000, 40) if quick else (200_000, 40)
   resamples = 100 if quick else 1000
@@ -33,7 +34,11 @@ def cases(quick: bool) -> list[harness.Case]:
     "logits": logits.astype(np.float32),
     "labels": labels,
     "groups": rng.random((rows, 4)) < 0.4,
+    "reference_logits": logits.astype(np.float32),
   }
+  arrays["logits"] = (logits + 0.5 * rng.normal(size=logits.shape)).astype(
+    np.float32
+  )
   batch = {name: jnp.asarray(x) for name, x in arrays.items()}
   size = f"{rows:,} x {attributes}"
   few = f"peers run {_FEW} resamples: multiply by {resamples // _FEW}"
@@ -42,7 +47,11 @@ def cases(quick: bool) -> list[harness.Case]:
     "group_rates, 4 overlapping groups": rates,
     "auc": metrics.auc(),
     "calibration_error": metrics.calibration_error(),
+    "excess_error of 4 groups": metrics.excess_error(),
+    "group_auc, 4 overlapping groups": metrics.group_auc(),
+    "calibration_error of 4 groups": metrics.calibration_error(by_group=True),
   }
+  dense = {**batch, "logits": batch["reference_logits"]}
   found = [
     harness.Case(
       name=f"bootstrap of {name}, {size}, {resamples} resamples",
@@ -61,6 +70,20 @@ def cases(quick: bool) -> list[harness.Case]:
     )
     for name, metric in chosen.items()
   ]
+  pairs = [
+    harness.Case(
+      name=f"bootstrap of the difference of {name} between two models, {size},"
+      f" {resamples} resamples",
+      ours=_run(chosen[name], batch, resamples, paired=dense),
+      peers={
+        f"our rows, {_FEW} resamples": _run(
+          chosen[name]._replace(cells=None), batch, _FEW, paired=dense
+        )
+      },
+      note=few,
+    )
+    for name in ("auc", "calibration_error")
+  ]
   shared = harness.Case(
     name=f"bootstrap of group_rates, rows shared by all attributes, {size},"
     f" {resamples} resamples",
@@ -72,7 +95,7 @@ def cases(quick: bool) -> list[harness.Case]:
     },
     note=few,
   )
-  return [*found, shared]
+  return [*found, *pairs, shared]
 
 
 def _run(

@@ -24,12 +24,16 @@ METRICS = {
     TRAIN_LABELS, TRAIN_GROUPS, min_positives=2, details=True
   ),
   "backdoor_amplification": metrics.backdoor_amplification(),
-  "auc": metrics.auc(256, details=True),
   "calibration_error": metrics.calibration_error(5),
+  "calibration_of_groups": metrics.calibration_error(5, by_group=True),
   "top_class": metrics.calibration_error(4, confidence="top_class"),
 }
 METRICS["collection"] = metrics.collection(
   {name: METRICS[name] for name in ("accuracy", "group_rates")}
+)
+METRICS["flips"] = metrics.flips()
+METRICS["calibration_and_accuracy"] = metrics.collection(
+  {name: METRICS[name] for name in ("accuracy", "calibration_error")}
 )
 METRICS["collections"] = metrics.collection(
   {"all": METRICS["collection"], "uncertainty": metrics.uncertainty()}
@@ -42,15 +46,14 @@ def example(seed=0, rows=ROWS):
     "logits": rng.normal(0, 2, (rows, ATTRIBUTES)).astype(np.float32),
     "labels": rng.random((rows, ATTRIBUTES)) < 0.5,
     "groups": rng.random((rows, GROUPS)) < 0.5,
+    "reference_logits": rng.normal(0, 2, (rows, ATTRIBUTES)).astype(np.float32),
   }
 
 
 def state_of(metric, table, counts):
-  sums = None if table.means is None else counts * table.means
-  return metric.cells.state(
-    counts.astype(np.int32),
-    table.kinds,
-    None if sums is None else sums.astype(np.float32),
+  sums = jax.tree.map(lambda x: (counts * x).astype(np.float32), table.means)
+  return table.cells.state(
+    counts.astype(np.int32), table.kinds, sums, table.codes
   )
 
 
@@ -76,14 +79,51 @@ def test_the_state_of_the_counts_is_that_of_the_rows(name):
 
 def test_coarse_cells_keep_the_estimate():
   batch = example(rows=500)
-  plan = resampling.prepare(metrics.auc(), batch)
-  counts = plan.counted.table.counts.astype(np.int32)
-  state = plan.counted.cells.state(counts, (), None)
-  value = jax.jit(plan.metric.compute)(state)
-  assert (np.asarray(value) != plan.estimate).any()
-  np.testing.assert_allclose(
-    value + plan.counted.lost, plan.estimate, rtol=1e-6
+  batch["logits"][:, 1] /= 30  # narrow scores are resolved as well
+  plan = resampling.prepare(metrics.group_auc(), batch)
+  table = plan.counted.table
+  value = jax.jit(plan.metric.compute)(
+    state_of(plan.metric, table, table.counts)
   )
+  for coarse, lost, exact in zip(
+    *map(jax.tree.leaves, (value, plan.counted.lost, plan.estimate)),
+    strict=True,
+  ):
+    assert (np.asarray(coarse) != exact).any()
+    np.testing.assert_allclose(coarse, exact, atol=4e-3)
+    np.testing.assert_allclose(coarse + lost, exact, rtol=1e-6)
+
+
+def test_many_cells_are_joined_until_they_are_few():
+  batch = example(rows=3000)
+  groups = np.random.default_rng(0).random((3000, 5)) < 0.5
+  metric = METRICS["calibration_error"]
+  pair = [batch, {**batch, "logits": batch["reference_logits"]}]
+  paired = cells.join(metric.cells.paired, metric.cells.paired)
+  table = tables.tabulate(paired, pair)
+  assert paired.size > 4096 >= table.counts.shape[2] == len(table.codes)
+  assert table.cells.size < paired.size
+  states = state_of(metric, table, table.counts)
+  for state, part in zip(states, pair, strict=True):
+    expected = metric.update(metric.empty, **part)
+    for x, y in zip(state, expected, strict=True):
+      np.testing.assert_allclose(x, y, rtol=1e-5, atol=2e-3)
+  by_group = metrics.group_auc()
+  table = tables.tabulate(by_group.cells, [{**batch, "groups": groups}])
+  assert table.counts.shape == (ATTRIBUTES, 32, 2 * 16 + 1)
+
+
+def test_rows_are_drawn_for_models_that_are_alike():
+  rng = np.random.default_rng(0)
+  batch = example(rows=3000)
+  metric = metrics.auc()
+  for noise, alike in ((0.01, True), (0.7, False)):
+    other = batch["logits"] + noise * rng.normal(size=batch["logits"].shape)
+    other = {**batch, "logits": other.astype(np.float32)}
+    plan = resampling.prepare(metric, batch, other)
+    assert (plan.counted is None) == alike
+    both = metrics.collection({"auc": metric})
+    assert resampling.prepare(both, batch, other).counted is None
 
 
 def test_rows_are_chosen_where_cells_do_not_fit():
@@ -98,7 +138,7 @@ def test_rows_are_chosen_where_cells_do_not_fit():
   groups = np.random.default_rng(0).random((2000, 12)) < 0.5
   many = {**example(rows=2000), "groups": groups}
   assert not fits(many, METRICS["group_rates"])
-  assert cells.join(METRICS["top_class"].cells, METRICS["auc"].cells) is None
+  assert cells.join(*[metrics.auc().cells.paired] * 3) is None
 
 
 def test_draws_are_multinomial():

@@ -136,7 +136,10 @@ def grouped(rows=400, seed=0):
 CELL_METRICS = {
   "gap": GAP,
   "auc": metrics.auc(),
-  "auc_exact": metrics.auc(64),
+  "auc_of_few_bins": metrics.auc(64),
+  "group_auc": metrics.group_auc(),
+  "calibration_of_groups": metrics.calibration_error(by_group=True),
+  "excess_error": metrics.excess_error(),
   "calibration_error": metrics.calibration_error(norm="l2"),
   "backdoor": metrics.backdoor_amplification(),
 }
@@ -145,12 +148,28 @@ CELL_METRICS = {
 @pytest.mark.parametrize("name", CELL_METRICS)
 def test_cells_give_the_distribution_of_rows(name):
   metric, batch = CELL_METRICS[name], grouped()
+  batch["reference_logits"] = batch["logits"][::-1]
+  same_distribution(metric, batch)
+
+
+PAIRED = {name: CELL_METRICS[name] for name in ("auc", "calibration_error")}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_joint_cells_give_the_distribution_of_paired_rows(name):
+  batch = grouped()
+  noise = 0.5 * np.random.default_rng(5).normal(size=batch["logits"].shape)
+  other = {**batch, "logits": batch["logits"] + noise.astype(np.float32)}
+  same_distribution(PAIRED[name], batch, other)
+
+
+def same_distribution(metric, batch, paired=None):
   key = jax.random.key(0)
   cells, rows = (
-    resampling.draw(key, resampling.prepare(m, batch), n)
+    resampling.draw(key, resampling.prepare(m, batch, paired), n)
     for m, n in ((metric, 2000), (rows_only(metric), 600))
   )
-  assert resampling.prepare(metric, batch).counted is not None
+  assert resampling.prepare(metric, batch, paired).counted is not None
   for x, y in zip(jax.tree.leaves(cells), jax.tree.leaves(rows), strict=True):
     x, y = np.asarray(x), np.asarray(y)
     # Five standard errors of means, of spreads, and of 5 % quantiles.

@@ -46,6 +46,7 @@ def prune_tree(
     ValueError: If a selected kernel has no Gram matrix or another shape, or as
       `sparsegpt` does.
 
+  >>> import jax.numpy as jnp
   >>> params = {"kernel": jnp.array([[1.0], [0.1]]), "bias": jnp.ones(1)}
   >>> grams = {"kernel": jnp.eye(2), "bias": None}
   >>> pruned, masks = prune_tree(params, grams, 0.5)

@@ -19,6 +19,7 @@ from typing import Any
 
 SUITES = (
   "masks",
+  "solvers",
   "training",
   "models",
   "imports",

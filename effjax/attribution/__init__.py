@@ -1,5 +1,6 @@
-"""What in an example a model's output rests on: gradients, perturbations."""
+"""What in an example a model's output rests on."""
 
+from effjax.attribution import rules
 from effjax.attribution.cam import grad_cam, guided_grad_cam, resize_maps
 from effjax.attribution.gradients import (
   REDUCTIONS,
@@ -11,6 +12,7 @@ from effjax.attribution.gradients import (
   saliency,
 )
 from effjax.attribution.guided import deconvolution, guided_backprop
+from effjax.attribution.multipliers import deep_lift
 from effjax.attribution.noise import gradient_shap, smoothgrad, vargrad
 from effjax.attribution.perturbation import (
   feature_ablation,
@@ -18,16 +20,20 @@ from effjax.attribution.perturbation import (
   occlusion,
   rise,
 )
+from effjax.attribution.relevance import COMPOSITES, Composite, lrp
 from effjax.attribution.surrogate import REGRESSIONS, lime
 
 __all__ = [
+  "COMPOSITES",
   "REDUCTIONS",
   "REGRESSIONS",
   "RULES",
+  "Composite",
   "convergence_delta",
   "deconvolution",
-  "grad_cam",
+  "deep_lift",
   "feature_ablation",
+  "grad_cam",
   "gradient_shap",
   "grid",
   "guided_backprop",
@@ -35,10 +41,12 @@ __all__ = [
   "input_x_gradient",
   "integrated_gradients",
   "lime",
+  "lrp",
   "occlusion",
   "reduce_channels",
-  "rise",
   "resize_maps",
+  "rise",
+  "rules",
   "saliency",
   "smoothgrad",
   "vargrad",

@@ -1,0 +1,386 @@
+"""A model as a list of primitive operations: the jaxpr of f, written flat.
+
+Methods that replace the chain rule need every operation between x and the
+logits. Calls (jit, remat, custom derivatives) are written out, with one
+exception: a function with a derivative of its own that is linear in x and in
+one parameter, such as a convolution spelled as matrix products, stays one
+operation. Values that do not depend on x are computed but not followed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.extend.core as core
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+_CALLS = {
+  "call",
+  "checkpoint",
+  "closed_call",
+  "core_call",
+  "custom_jvp_call",
+  "custom_vjp_call",
+  "custom_vjp_call_jaxpr",
+  "jit",
+  "pjit",
+  "remat",
+  "remat2",
+}
+_CUSTOM = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+_INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+_LAYERS = {"conv_general_dilated", "dot_general"}
+# Linear in each operand that depends on x, whatever the others are.
+_SUMS = {"add", "add_any", "concatenate", "sub"}
+_LINEAR = {
+  "broadcast_in_dim",
+  "copy",
+  "cumsum",
+  "expand_dims",
+  "neg",
+  "optimization_barrier",
+  "reduce_sum",
+  "reduce_window_sum",
+  "reshape",
+  "rev",
+  "slice",
+  "split",
+  "squeeze",
+  "transpose",
+}
+# What a constant stays through, though its shape may change.
+_KEEPS_SCALARS = {
+  "broadcast_in_dim",
+  "convert_element_type",
+  "copy",
+  "expand_dims",
+  "reshape",
+  "squeeze",
+}
+
+
+class Value(NamedTuple):
+  """What is known of an array before it is computed.
+
+  Attributes:
+    shape: Its shape.
+    dtype: Its dtype.
+    depends: Whether it depends on x.
+    sources: Names of the parameters that it depends on, "" for an array that f
+      closes over; followed for values that do not depend on x.
+    scalar: The number that all entries are, None if that is not known.
+  """
+
+  shape: tuple[int, ...]
+  dtype: Any
+  depends: bool
+  sources: tuple[str, ...] = ()
+  scalar: Any = None
+
+
+class Node(NamedTuple):
+  """An operation.
+
+  Attributes:
+    primitive: Its name in jax.
+    params: Its static parameters.
+    inputs: The numbers of its operands.
+    outputs: The numbers of its results.
+    evaluate: From arrays to a list of arrays.
+    kernel: Which operand is the kernel of a layer, None for other operations.
+    again: Whether the results are computed by earlier nodes too; those are the
+      inside of a function with a derivative of its own, and this is the whole.
+  """
+
+  primitive: str
+  params: dict[str, Any]
+  inputs: tuple[int, ...]
+  outputs: tuple[int, ...]
+  evaluate: Callable[..., Sequence[Array]]
+  kernel: int | None = None
+  again: bool = False
+
+
+@dataclasses.dataclass
+class Graph:
+  """The operations of a model in the order of their computation.
+
+  Attributes:
+    values: What is known of every array, by number.
+    nodes: The operations.
+    constants: Arrays that are neither parameters nor x, by number.
+    parameters: The numbers of the parameters.
+    x: The number of x.
+    output: The number of the logits.
+  """
+
+  values: list[Value]
+  nodes: list[Node]
+  constants: dict[int, Any]
+  parameters: list[int]
+  x: int = -1
+  output: int = -1
+
+  def add(self, value: Value) -> int:
+    """Notes a value and returns its number."""
+    self.values.append(value)
+    return len(self.values) - 1
+
+
+def trace(
+  f: Callable, names: Sequence[str], params: Any, x: Any, stops: bool = True
+) -> Graph:
+  """Writes a model as operations.
+
+  Args:
+    f: `(params, x) -> logits`.
+    names: The names of the leaves of params.
+    params: A tree of arrays and numbers.
+    x: An array.
+    stops: Whether `jax.lax.stop_gradient` makes a value independent of x.
+
+  Returns:
+    The operations.
+
+  Raises:
+    ValueError: If the logits do not depend on x, or through a loop.
+
+  >>> graph = trace(lambda w, x: jax.nn.relu(x @ w), [""], np.eye(2), np.eye(2))
+  >>> [node.primitive for node in graph.nodes if not node.again]
+  ['dot_general', 'max']
+  """
+  closed = jax.make_jaxpr(f)(params, x)
+  graph = Graph([], [], {}, [])
+  for name, var in zip(names, closed.jaxpr.invars[:-1], strict=True):
+    value = Value(var.aval.shape, var.aval.dtype, False, (name,))
+    graph.parameters.append(graph.add(value))
+  var = closed.jaxpr.invars[-1]
+  graph.x = graph.add(Value(var.aval.shape, var.aval.dtype, True))
+  operands = [*graph.parameters, graph.x]
+  outputs = _inline(graph, closed.jaxpr, closed.consts, operands, stops)
+  graph.output = outputs[0]
+  if not graph.values[graph.output].depends:
+    raise ValueError(
+      "the logits of f do not depend on x; nothing explains them"
+    )
+  return graph
+
+
+def run(graph: Graph, params: Any, x: Any) -> list[Array]:
+  """Computes every value.
+
+  Args:
+    graph: A model.
+    params: Its parameters.
+    x: Its input.
+
+  Returns:
+    The arrays by number.
+  """
+  values: list = [None] * len(graph.values)
+  for number, constant in graph.constants.items():
+    values[number] = constant
+  leaves = jax.tree.leaves(params)
+  for number, leaf in zip(graph.parameters, leaves, strict=True):
+    values[number] = jnp.asarray(leaf, graph.values[number].dtype)
+  values[graph.x] = x
+  for node in graph.nodes:
+    if not node.again:
+      results = node.evaluate(*[values[i] for i in node.inputs])
+      for number, result in zip(node.outputs, results, strict=True):
+        values[number] = result
+  return values
+
+
+def _inline(
+  graph: Graph, jaxpr: Any, constants: Sequence, inputs: Sequence, stops: bool
+) -> list[int]:
+  """Appends the operations of a jaxpr; returns the numbers of its results."""
+  table = dict(zip(jaxpr.invars, inputs, strict=True))
+  for var, constant in zip(jaxpr.constvars, constants, strict=True):
+    table[var] = _constant(graph, constant, ("",))
+
+  def read(atom):
+    if isinstance(atom, core.Literal):
+      return _constant(graph, atom.val, ())
+    return table[atom]
+
+  for eqn in jaxpr.eqns:
+    numbers = tuple(read(atom) for atom in eqn.invars)
+    results = _append(graph, eqn, numbers, stops)
+    table.update(zip(eqn.outvars, results, strict=True))
+  return [read(atom) for atom in jaxpr.outvars]
+
+
+def _constant(graph: Graph, value: Any, sources: tuple[str, ...]) -> int:
+  known = not isinstance(value, jax.core.Tracer) and np.size(value) == 1
+  aval = jax.typeof(value)
+  scalar = np.asarray(value).reshape(())[()] if known else None
+  number = graph.add(Value(aval.shape, aval.dtype, False, sources, scalar))
+  graph.constants[number] = value
+  return number
+
+
+def _append(
+  graph: Graph, eqn: Any, inputs: tuple[int, ...], stops: bool
+) -> Sequence[int]:
+  """Appends an equation, written out if it is a call."""
+  name = eqn.primitive.name
+  known = [graph.values[i] for i in inputs]
+  depends = [value.depends for value in known]
+  kernel = _kernel(eqn, known)
+  evaluate = _evaluation(eqn, depends)
+  if name in _CALLS and kernel is None:
+    jaxpr, constants = _inner(eqn)
+    outputs = _inline(graph, jaxpr, constants, inputs, stops)
+    if name in _CUSTOM and any(depends):
+      graph.nodes.append(
+        Node(name, eqn.params, inputs, tuple(outputs), evaluate, again=True)
+      )
+    return outputs
+  if any(depends) and _holds_jaxpr(eqn) and kernel is None:
+    raise ValueError(
+      f"x passes through the primitive {name!r}, inside of which rules cannot"
+      " be applied; write the loop or branch out in Python (unrolled, without"
+      " jax.lax.scan, while_loop or cond), or use a method of gradients such as"
+      " integrated_gradients"
+    )
+  follows = any(depends) and not (name == "stop_gradient" and stops)
+  sources = dict.fromkeys(s for value in known for s in value.sources)
+  scalar = known[0].scalar if name in _KEEPS_SCALARS else None
+  outputs = tuple(
+    graph.add(
+      Value(
+        var.aval.shape,
+        var.aval.dtype,
+        follows,
+        () if follows else tuple(sources),
+        scalar,
+      )
+    )
+    for var in eqn.outvars
+  )
+  node = Node(name, eqn.params, inputs, outputs, evaluate, kernel)
+  graph.nodes.append(node)
+  return outputs
+
+
+def _inner(eqn: Any) -> tuple[Any, Sequence]:
+  """Returns the jaxpr of a call and its constants."""
+  held = next(eqn.params[key] for key in _INNER if key in eqn.params)
+  # A closed jaxpr holds an open one and its constants; jax 0.12 has one kind.
+  return getattr(held, "jaxpr", held), getattr(held, "consts", ())
+
+
+def _holds_jaxpr(eqn: Any) -> bool:
+  kinds = (core.Jaxpr, core.ClosedJaxpr)
+  held = jax.tree.leaves(
+    list(eqn.params.values()), is_leaf=lambda leaf: isinstance(leaf, kinds)
+  )
+  # The one of a scatter or a reduction says how two numbers are joined.
+  simple = eqn.primitive.name.startswith(("scatter", "reduce"))
+  return not simple and any(isinstance(leaf, kinds) for leaf in held)
+
+
+def _kernel(eqn: Any, known: Sequence[Value]) -> int | None:
+  """Returns which operand of a layer is its kernel, None for other equations.
+
+  A layer is linear in one operand that depends on x and in one that depends on
+  parameters. Constants that are made in f, such as the weights of a resize, are
+  not kernels.
+  """
+  name = eqn.primitive.name
+  if name not in _LAYERS | _CUSTOM - {"custom_jvp_call"}:
+    return None
+  moving = [k for k, value in enumerate(known) if value.depends]
+  kernels = [
+    k
+    for k, value in enumerate(known)
+    if value.sources and jnp.issubdtype(value.dtype, jnp.floating)
+  ]
+  if len(moving) != 1 or len(kernels) != 1:
+    return None
+  if name not in _LAYERS:
+    jaxpr, _ = _inner(eqn)
+    if len(jaxpr.outvars) != 1 or not all(
+      _is_linear(jaxpr, {k}) for k in (moving[0], kernels[0])
+    ):
+      return None
+  return kernels[0]
+
+
+def _is_linear(jaxpr: Any, positions: set[int]) -> bool:
+  """Says whether a function is seen to be linear in some operands together."""
+  linear = {jaxpr.invars[k] for k in positions}
+  for eqn in jaxpr.eqns:
+    own = [
+      not isinstance(atom, core.Literal) and atom in linear
+      for atom in eqn.invars
+    ]
+    if not any(own):
+      continue
+    if not _is_linear_eqn(eqn, own):
+      return False
+    linear.update(eqn.outvars)
+  return all(
+    not isinstance(atom, core.Literal) and atom in linear
+    for atom in jaxpr.outvars
+  )
+
+
+def _is_linear_eqn(eqn: Any, own: list[bool]) -> bool:
+  name = eqn.primitive.name
+  if name in _CALLS:
+    return _is_linear(_inner(eqn)[0], {k for k, o in enumerate(own) if o})
+  if name in _SUMS:
+    return all(own)
+  if name in _LAYERS | {"mul"}:
+    return sum(own) == 1
+  if name == "div":
+    return own == [True, False]
+  if name == "pad":
+    filling = eqn.invars[1]
+    return own[0] and isinstance(filling, core.Literal) and filling.val == 0
+  if name == "convert_element_type":
+    return jnp.issubdtype(eqn.params["new_dtype"], jnp.floating)
+  return name in _LINEAR
+
+
+def _evaluation(eqn: Any, depends: Sequence[bool]) -> Callable:
+  """Returns how to compute an equation, with the derivative that rules need.
+
+  The gradient of a maximum goes to the first of equal entries, and where one
+  operand does not depend on x, to the other only if that is larger: that of a
+  rectifier is 0 at 0.
+  """
+  name = eqn.primitive.name
+  if name in ("max", "min") and any(depends):
+    above = jnp.greater if name == "max" else jnp.less
+    above_or_equal = jnp.greater_equal if name == "max" else jnp.less_equal
+    first = above_or_equal if depends[1] else above
+    # A NaN is passed on, as it would be without these rules.
+    return lambda a, b: [jnp.where(first(a, b) | (a != a), a, b)]
+  if name in ("reduce_max", "reduce_min") and any(depends):
+    search = jnp.argmax if name == "reduce_max" else jnp.argmin
+    axes = eqn.params["axes"]
+    return lambda x: [_extreme(x, axes, search)]
+
+  def evaluate(*arrays):
+    params = eqn.primitive.get_bind_params(eqn.params)
+    results = eqn.primitive.bind(*arrays, **params)
+    return results if eqn.primitive.multiple_results else [results]
+
+  return evaluate
+
+
+def _extreme(x: Array, axes: tuple[int, ...], search: Callable) -> Array:
+  """Reduces axes to one entry, which alone gets a gradient."""
+  kept = [axis for axis in range(x.ndim) if axis not in axes]
+  flat = x.transpose(*kept, *axes)
+  flat = flat.reshape(*[x.shape[axis] for axis in kept], -1)
+  index = search(flat, axis=-1, keepdims=True)
+  return jnp.take_along_axis(flat, index, axis=-1)[..., 0]

@@ -1,0 +1,133 @@
+"""Class activation maps: published values, captured layers, resizing."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from effjax import attribution
+from tests.attribution import golden, networks
+
+VARIANTS = {
+  "": {},
+  "_relu": {"relu": True},
+  "_up_nearest": {"upsample": "nearest"},
+  "_up_bilinear": {"upsample": "bilinear"},
+}
+
+
+def explain(method, layer, **options):
+  values = golden.load()
+  return method(
+    golden.network,
+    golden.params(),
+    values["x"],
+    values["target"],
+    layer=f"{layer}.weight",
+    **options,
+  )
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3"])
+def test_agrees_with_captum(layer):
+  values = golden.load()
+  close = functools.partial(np.testing.assert_allclose, rtol=0, atol=2e-6)
+  variants = VARIANTS if layer == "conv2" else {"": {}}
+  for suffix, options in variants.items():
+    maps = explain(attribution.grad_cam, layer, **options)
+    close(maps, values[f"gradcam_{layer}{suffix}"])
+  if layer == "conv1":
+    maps = explain(attribution.guided_grad_cam, layer)
+    close(maps, values[f"guided_gradcam_{layer}"])
+
+
+def intercepted(module, statistics, layer, params, x, delta):
+  """Returns logits with delta added to a layer, and the layer's result."""
+  seen = []
+
+  def intercept(call, args, kwargs, context):
+    y = call(*args, **kwargs)
+    if "/".join(context.module.path) == layer:
+      seen.append(y)
+      y = y + delta
+    return y
+
+  with nn.intercept_methods(intercept):
+    rest = {"batch_stats": statistics} if statistics else {}
+    logits = module.apply({"params": params, **rest}, x, train=False)
+  return logits, seen[0]
+
+
+@pytest.mark.parametrize(
+  ("name", "layer"),
+  [
+    ("cnn", "conv2"),
+    ("resnet", "stage2_block1/projection_conv"),
+    ("mobilenet", "block/depthwise_conv"),
+  ],
+)
+def test_agrees_with_gradients_at_a_captured_layer(name, layer):
+  f, params, x, target, module, statistics = networks.linen(name)
+  run = functools.partial(intercepted, module, statistics, layer, params, x)
+  _, result = run(0.0)
+
+  def total(delta):
+    return jnp.sum(run(delta)[0][jnp.arange(2), target])
+
+  slope = jax.jit(jax.grad(total))(jnp.zeros_like(result))
+  expected = np.sum(
+    np.mean(slope, axis=(1, 2), keepdims=True) * result, axis=3, keepdims=True
+  )
+  maps = attribution.grad_cam(f, params, x, target, layer=f"{layer}/kernel")
+  scale = np.abs(expected).max()
+  np.testing.assert_allclose(maps, expected, rtol=0, atol=1e-5 * scale)
+
+
+def test_layers_without_places():
+  f, params, x, target, *_ = networks.linen("cnn")
+  maps = attribution.grad_cam(f, params, x, target, layer="head/kernel")
+  # The gradient of a logit in itself is 1.
+  logits = f(params, x)[jnp.arange(2), target]
+  np.testing.assert_allclose(maps[:, 0], logits, rtol=1e-5)
+
+
+def test_one_pruned_copy_for_each_example():
+  f, params, x, target, *_ = networks.linen("cnn")
+  stacked = jax.tree.map(lambda p: jnp.stack([p, 0.5 * p]), params)
+
+  def each(p, x, t):
+    one = x[None], t[None]
+    return attribution.grad_cam(f, p, *one, layer="conv1/kernel")[0]
+
+  maps = jax.vmap(each)(stacked, x, target)
+  for i in range(2):
+    own = jax.tree.map(lambda p, i=i: p[i], stacked)
+    np.testing.assert_allclose(
+      maps[i], each(own, x[i], target[i]), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_nearest_takes_the_entry_at_the_floor():
+  maps = jnp.arange(5.0)[None, :, None]
+  large = attribution.resize_maps(maps, (1, 12, 2), method="nearest")
+  expected = [int(np.floor(i * 5 / 12)) for i in range(12)]
+  np.testing.assert_array_equal(large[0, :, 1], expected)
+
+
+def test_errors():
+  f, params, x, target, *_ = networks.linen("cnn")
+  cam = functools.partial(attribution.grad_cam, f, params, x, target)
+  with pytest.raises(ValueError, match=r"'conv3/kernel'.*'conv2/kernel'"):
+    cam(layer="conv3/kernel")
+  with pytest.raises(ValueError, match="nearest, bilinear, got 'cubic'"):
+    cam(layer="conv1/kernel", upsample="cubic")
+  with pytest.raises(ValueError, match="has other axes"):
+    cam(layer="head/kernel", upsample="nearest")
+  twice = lambda w, x: x @ w @ w
+  with pytest.raises(ValueError, match="used by 2 layers"):
+    attribution.grad_cam(twice, jnp.eye(2), jnp.ones((1, 2)), 0, layer="")
+  with pytest.raises(ValueError, match="another rank"):
+    attribution.resize_maps(jnp.ones((2, 2)), (4,))

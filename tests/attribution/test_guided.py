@@ -1,0 +1,160 @@
+"""Guided backpropagation and deconvolution against replaced rectifiers."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from effjax import attribution
+from tests.attribution import golden, networks
+
+METHODS = {
+  "guided": attribution.guided_backprop,
+  "deconvolution": attribution.deconvolution,
+}
+RECTIFIERS = {
+  "relu": jax.nn.relu,
+  "maximum": lambda x: jnp.maximum(x, 0),
+  "maximum_of_array": lambda x: jnp.maximum(jnp.zeros_like(x), x),
+  "where": lambda x: jnp.where(x > 0, x, 0),
+  "where_not": lambda x: jnp.where(x <= 0, jnp.zeros_like(x), x),
+  "times_step": lambda x: x * (x > 0).astype(x.dtype),
+  "compiled": jax.jit(lambda x: jnp.maximum(x, 0)),
+  "remat": jax.checkpoint(jax.nn.relu),
+  "relu6": jax.nn.relu6,
+  "clip": lambda x: jnp.clip(x, 0, 6),
+  "clamp": lambda x: jax.lax.clamp(0.0, x, 6.0),
+}
+OTHERS = {
+  "leaky": jax.nn.leaky_relu,
+  "softplus": jax.nn.softplus,
+  "gelu": jax.nn.gelu,
+  "silu": jax.nn.silu,
+  "elu": jax.nn.elu,
+  "tanh": jnp.tanh,
+  "absolute": jnp.abs,
+  "shifted": lambda x: jnp.maximum(x, 1),
+  "identity": lambda x: x,
+}
+
+
+def replaced(method):
+  """Returns a rectifier whose derivative is the method's rule."""
+
+  @jax.custom_vjp
+  def relu(x):
+    return jnp.maximum(x, 0)
+
+  def backward(x, g):
+    gate = x > 0 if method == "guided" else jnp.ones_like(x, bool)
+    return (jnp.where(gate, jnp.maximum(g, 0), 0),)
+
+  relu.defvjp(lambda x: (relu(x), x), backward)
+  return relu
+
+
+def gradient(f, params, x, target):
+  total = lambda x: jnp.sum(f(params, x)[jnp.arange(len(x)), target])
+  return jax.grad(total)(x)
+
+
+@pytest.mark.parametrize(
+  ("method", "name"),
+  [("guided", "guided_backprop"), ("deconvolution", "deconvolution")],
+)
+def test_agrees_with_captum(method, name):
+  values = golden.load()
+  maps = METHODS[method](
+    golden.network, golden.params(), values["x"], values["target"]
+  )
+  np.testing.assert_allclose(maps, values[name], rtol=0, atol=2e-6)
+
+
+# Without a gate, what ties in a pool get would matter: the first of them takes
+# all of it here, while `jnp.maximum` shares it.
+@pytest.mark.parametrize(
+  ("method", "name"),
+  [("guided", "resnet"), ("deconvolution", "mobilenet")],
+)
+def test_is_the_gradient_of_the_network_with_replaced_rectifiers(
+  method, name, monkeypatch
+):
+  f, params, x, target, *_ = networks.linen(name)
+  maps = METHODS[method](f, params, x, target)
+  monkeypatch.setattr(nn, "relu", replaced(method))
+  expected = jax.jit(functools.partial(gradient, f))(params, x, target)
+  assert np.abs(expected).max() > 1e-3
+  np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", RECTIFIERS)
+def test_finds_rectifiers_of_any_form(name):
+  x = jnp.array([[-1.5, 0.0, 0.5, 2.0, 7.0]])
+  weights = jnp.array([3.0, 3.0, -2.0, 4.0, 5.0])
+
+  def f(weights, x):
+    return jnp.sum(RECTIFIERS[name](x) * weights[None], axis=1, keepdims=True)
+
+  capped = name in ("relu6", "clip", "clamp")
+  guided = [0.0, 0.0, 0.0, 4.0, 0.0 if capped else 5.0]
+  maps = attribution.guided_backprop(f, weights, x, 0)
+  np.testing.assert_array_equal(maps, [guided])
+  maps = attribution.deconvolution(f, weights, x, 0)
+  np.testing.assert_array_equal(maps, [[3.0, 3.0, 0.0, 4.0, 5.0]])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_leaves_other_functions_alone(name):
+  x = jnp.array([[-1.5, -0.1, 0.5, 2.0, 7.0]])
+  f = lambda w, x: OTHERS[name](x) @ w
+  w = jnp.array([[1.0], [-1.0], [2.0], [-3.0], [1.0]])
+  maps = attribution.guided_backprop(f, w, x, 0)
+  np.testing.assert_allclose(maps, gradient(f, w, x, 0), rtol=1e-5)
+
+
+def test_one_pruned_copy_for_each_example():
+  f, params, x, target, *_ = networks.linen("cnn")
+  stacked = jax.tree.map(lambda p: jnp.stack([p, 0.5 * p]), params)
+  each = lambda p, x, t: attribution.guided_backprop(f, p, x[None], t[None])[0]
+  maps = jax.jit(jax.vmap(each))(stacked, x, target)
+  for i in range(2):
+    own = jax.tree.map(lambda p, i=i: p[i], stacked)
+    np.testing.assert_allclose(
+      maps[i], each(own, x[i], target[i]), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_a_model_that_closes_over_its_parameters():
+  f, params, x, target = networks.plain_case()
+  closed = lambda _, x: f(params, x)
+  np.testing.assert_allclose(
+    attribution.guided_backprop(closed, None, x, target),
+    attribution.guided_backprop(f, params, x, target),
+    rtol=1e-6,
+  )
+
+
+def test_half_precision_keeps_its_type():
+  f = lambda w, x: jax.nn.relu(x @ w)
+  x = jnp.ones((1, 2), jnp.bfloat16)
+  maps = attribution.guided_backprop(f, jnp.eye(2, dtype=jnp.bfloat16), x, 0)
+  assert maps.dtype == jnp.bfloat16
+  assert maps.tolist() == [[1, 0]]
+
+
+def test_errors_name_the_primitive_and_the_way_out():
+  x = jnp.ones((1, 2))
+
+  def loop(w, x):
+    step = lambda h, _: (jax.nn.relu(h @ w), None)
+    return jax.lax.scan(step, x, length=2)[0]
+
+  with pytest.raises(ValueError, match=r"'scan'.*unrolled"):
+    attribution.guided_backprop(loop, jnp.eye(2), x, 0)
+  with pytest.raises(ValueError, match="do not depend on x"):
+    attribution.guided_backprop(lambda w, x: w, x, x, 0)
+  with pytest.raises(ValueError, match="target runs from 2"):
+    attribution.deconvolution(lambda w, x: x @ w, jnp.eye(2), x, 2)

@@ -65,6 +65,13 @@ from effjax.metrics.directional import (
   mals,
 )
 from effjax.metrics.disagreement import PairChurn, baseline_churn, churn
+from effjax.metrics.faithfulness import (
+  InsertionDeletion,
+  gaussian_blur,
+  infidelity,
+  insertion_deletion,
+  sensitivity,
+)
 from effjax.metrics.gaps import Disparities, Gap, disparities, gap
 from effjax.metrics.groups import (
   GroupRates,
@@ -76,6 +83,12 @@ from effjax.metrics.groups import (
 )
 from effjax.metrics.hierarchical import hierarchical_bootstrap
 from effjax.metrics.intervals import Interval, seed_interval, wilson
+from effjax.metrics.localization import (
+  mass_accuracy,
+  pixel_auc,
+  pointing_game,
+  rank_accuracy,
+)
 from effjax.metrics.mitigation import (
   OverrideCurve,
   override,
@@ -157,6 +170,7 @@ __all__ = [
   "GroupAreas",
   "GroupCalibration",
   "GroupRates",
+  "InsertionDeletion",
   "Interval",
   "LabelTable",
   "Mals",
@@ -204,16 +218,20 @@ __all__ = [
   "flip_auroc",
   "flips",
   "gap",
+  "gaussian_blur",
   "group_auc",
   "group_auc_exact",
   "group_rates",
   "hierarchical_bootstrap",
   "holm",
+  "infidelity",
+  "insertion_deletion",
   "interdependence",
   "intersection_names",
   "intersections",
   "label_table",
   "mals",
+  "mass_accuracy",
   "mean",
   "mutual_information",
   "negative_log_likelihood",
@@ -223,15 +241,19 @@ __all__ = [
   "parity_decisions",
   "parity_probability",
   "parity_thresholds",
+  "pixel_auc",
+  "pointing_game",
   "positive_rate",
   "precision_at_recall",
   "random_susceptible",
+  "rank_accuracy",
   "rank_correlation",
   "reject_option_classification",
   "reliability_curve",
   "scale_temperature",
   "seed_interval",
   "selective_rates",
+  "sensitivity",
   "share",
   "soft_group_rates",
   "softmax_entropy",

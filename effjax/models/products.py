@@ -35,6 +35,10 @@ _FEW_PIXELS = 16
 # From this many numbers in a window on, the kernel gradient of larger images is
 # faster as a convolution of transposed images.
 _MANY_TAPS = 64
+# Images of at least this many pixels give their kernel gradient so many images
+# at a time.
+_MANY_PIXELS = 256
+_FEW_IMAGES = 4
 # Rows of images that are added up at a time.
 _BLOCK = 16
 
@@ -156,7 +160,8 @@ def _kernel_gradient(dy, x, kernel, strides, pads):
   fits = dy.shape[1] <= x.shape[1] and dy.shape[2] <= x.shape[2]
   many = (h, w) != (1, 1) and h * w * inputs >= _MANY_TAPS
   if many and fits and not _few_pixels(x):
-    return _kernel_gradient_convolved(dy, x, kernel, strides, pads)
+    dk = _kernel_gradient_in_parts(dy, x, kernel, strides, pads)
+    return dk.astype(kernel.dtype)
   patches = _patches(x, (h, w), strides, pads)
   dk = _dot(patches, dy, (0, 1, 2), (0, 1, 2))
   return dk.reshape(kernel.shape).astype(kernel.dtype)
@@ -184,7 +189,27 @@ def _kernel_gradient_convolved(dy, x, kernel, strides, pads):
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
     preferred_element_type=wide(x.dtype),
   )
-  return dk.transpose(1, 2, 0, 3).astype(kernel.dtype)
+  return dk.transpose(1, 2, 0, 3)
+
+
+def _kernel_gradient_in_parts(dy, x, kernel, strides, pads):
+  # Transposing many large images misses the cache at every number, and costs
+  # more than the convolution; those of a few images stay in it.
+  count = x.shape[0]
+  large = x.shape[1] * x.shape[2] >= _MANY_PIXELS
+  if not large or count % _FEW_IMAGES or count <= _FEW_IMAGES:
+    return _kernel_gradient_convolved(dy, x, kernel, strides, pads)
+
+  def step(k, sums):
+    part, slopes = (
+      lax.dynamic_slice_in_dim(a, k * _FEW_IMAGES, _FEW_IMAGES) for a in (x, dy)
+    )
+    return sums + _kernel_gradient_convolved(
+      slopes, part, kernel, strides, pads
+    )
+
+  sums = jnp.zeros(kernel.shape, wide(x.dtype))
+  return lax.fori_loop(0, count // _FEW_IMAGES, step, sums)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

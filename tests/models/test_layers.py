@@ -10,7 +10,8 @@ from effjax.models import layers
 
 # (image, window, strides, padding, inputs, outputs); every branch of the
 # products occurs: few pixels, one channel, image smaller than the window, the
-# kernel gradient as a convolution (windows of 64 numbers and more), patches.
+# kernel gradient as a convolution (windows of 64 numbers and more), patches,
+# parts of a batch of large images.
 CONVOLUTIONS = [
   ((2, 2), (3, 3), 1, 1, 8, 5),
   ((4, 4), (3, 3), 2, 1, 3, 8),
@@ -25,12 +26,16 @@ CONVOLUTIONS = [
   ((10, 10), (3, 3), 1, ((2, 0), (0, 1)), 8, 8),
   ((6, 6), (5, 5), 3, (2, 0), 2, 3),
   ((5, 6), (3, 3), 1, 2, 8, 4),
+  ((16, 17), (3, 3), 1, 1, 8, 4),
+  ((17, 16), (3, 4), (2, 3), ((0, 1), (2, 0)), 8, 4),
 ]
 
 
-def _operands(image, window, inputs, outputs, dtype=np.float32, groups=1):
+def _operands(
+  image, window, inputs, outputs, dtype=np.float32, groups=1, batch=2
+):
   rng = np.random.default_rng(0)
-  x = rng.normal(size=(2, *image, inputs))
+  x = rng.normal(size=(batch, *image, inputs))
   kernel = rng.normal(size=(*window, inputs // groups, outputs))
   return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
 
@@ -60,7 +65,7 @@ def _assert_close(actual, expected, tolerance):
   ("image", "window", "strides", "padding", "inputs", "outputs"), CONVOLUTIONS
 )
 def test_products_equal_xla(image, window, strides, padding, inputs, outputs):
-  operands = _operands(image, window, inputs, outputs)
+  operands = _operands(image, window, inputs, outputs, batch=8)
   options = {"strides": strides, "padding": padding}
   _assert_close(
     _value_and_gradients("products", *operands, **options),
@@ -126,9 +131,14 @@ def test_float64_stays_float64():
     )
 
 
-@pytest.mark.parametrize("groups", [1, 8])
-def test_vmap_and_map_equal_a_loop(groups):
-  x, kernel = _operands((9, 9), (3, 3), 8, 8, groups=groups)
+@pytest.mark.parametrize(
+  ("image", "channels", "groups"),
+  [((9, 9), 8, 1), ((9, 9), 8, 8), ((16, 16), 8, 1)],
+)
+def test_vmap_and_map_equal_a_loop(image, channels, groups):
+  x, kernel = _operands(
+    image, (3, 3), channels, channels, groups=groups, batch=8
+  )
   xs = jnp.stack([x, 2 * x, x + 1])
   kernels = jnp.stack([kernel, kernel - 1, 3 * kernel])
 

@@ -6,6 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from effjax.metrics import counting
+from effjax.metrics.groups import with_everyone
+
 Array = jax.Array
 # Temporary arrays of whole batches cost more in page faults than their
 # arithmetic does; blocks of this many rows reuse the same memory.
@@ -30,6 +33,10 @@ def fold(
   >>> float(fold(lambda total, x: total + x.sum(), jnp.zeros(()), ones, rows=4))
   10.0
   """
+  if any(map(counting.is_sharded, arrays)):
+    # The compiler splits one block among the devices and adds up their sums.
+    everywhere = jax.tree.map(lambda _: jax.P(), state)
+    return jax.sharding.auto_axes(add, out_sharding=everywhere)(state, *arrays)
   size = arrays[0].shape[0]
   whole = size // rows
 
@@ -58,6 +65,6 @@ def each_group(
     The tree with a leading axis G + 1; the last entry is that of all rows.
   """
   inside = jnp.where(
-    groups.T, weights[None, :], jnp.zeros_like(weights[None, :])
+    with_everyone(groups).T, weights[None, :], jnp.zeros((), weights.dtype)
   )
-  return jax.lax.map(measure, jnp.concatenate([inside, weights[None, :]]))
+  return jax.lax.map(measure, inside)

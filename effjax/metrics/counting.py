@@ -286,7 +286,7 @@ def tally(
   if (
     rows < _LEAST_ROWS
     or left.shape[1] > _MOST_COLUMNS
-    or any(map(_is_sharded, (left, *columns)))
+    or any(map(is_sharded, (left, *columns)))
   ):
     head = 0
   ones = jnp.ones(rows - head, jnp.int32)
@@ -314,7 +314,7 @@ def _products(weights: Array, left: Array, right: Array) -> Array:
     factor.T,
     right.astype(jnp.float32),
     precision=jax.lax.Precision.HIGHEST,
-    out_sharding=jax.P(None, None) if _is_sharded(right) else None,
+    out_sharding=jax.P(None, None) if is_sharded(right) else None,
   )
   return sums if weights.dtype == jnp.float32 else sums.astype(weights.dtype)
 
@@ -342,7 +342,7 @@ def _common_bits(left: Array, right: Array) -> Array:
   return jnp.sum(shared, axis=0, dtype=jnp.int32)
 
 
-def _is_sharded(x: Array) -> bool:
+def is_sharded(x: Array) -> bool:
   """Whether the type of an array says that its rows are on several devices."""
   return any(axis is not None for axis in jax.typeof(x).sharding.spec[:1])
 

@@ -327,7 +327,8 @@ def confusion_cells(threshold: Any = 0.0) -> cells.Cells:
 
 def with_everyone(groups: Array) -> Array:
   """Adds to [N, G] groups the column of all samples."""
-  everyone = jnp.ones((groups.shape[0], 1), jnp.bool_)
+  # Made of the groups, so that its rows lie on the same devices.
+  everyone = jnp.any(groups, axis=1, keepdims=True) | True
   return jnp.concatenate([groups, everyone], axis=1)
 
 

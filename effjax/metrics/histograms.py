@@ -58,9 +58,9 @@ def histogram(
   attributes = logits.shape[1]
   # The bins of negatives, those of positives, and a cell for NaN.
   width = 2 * bins + 1
-  start = width * jnp.arange(attributes, dtype=jnp.int32)[None, :]
 
   def add(counts, logits, labels, weights):
+    start = width * jnp.arange(attributes, dtype=jnp.int32)[None, :]
     invalid = jnp.isnan(logits)
     cell = _bin(logits, bins) + jnp.where(labels, bins, 0)
     cell = start + jnp.where(invalid, 2 * bins, cell)

@@ -102,15 +102,15 @@ def measure(
   columns = jax.eval_shape(outcomes, logits, labels)[0].shape[1]
   # The bins of negatives and those of positives; the last of each is for NaN.
   width = bins + 2
-  # Without a sign, an index is not looked at for being negative.
-  start = 2 * width * jnp.arange(columns, dtype=jnp.uint32)[None, :]
-  side = jnp.uint32(width), jnp.uint32(0)
   shape = (columns, 2, width)
 
   def add(sums, logits, labels, *weights):
     probability, labels = outcomes(logits, labels)
     index, offset = _split(probability, bins)
-    cell = start + index.astype(jnp.uint32) + jnp.where(labels, *side)
+    # Without a sign, an index is not looked at for being negative.
+    start = 2 * width * jnp.arange(columns, dtype=jnp.uint32)[None, :]
+    side = jnp.where(labels, jnp.uint32(width), jnp.uint32(0))
+    cell = start + index.astype(jnp.uint32) + side
     amount = jnp.ones_like(offset)
     if weights:
       (weight,) = (w.astype(jnp.float32)[:, None] for w in weights)

@@ -159,7 +159,8 @@ def gradient_shap(
       f"baselines must have shape {['M', *x.shape[1:]]} with at least one"
       f" example, got {list(baselines.shape)}."
     )
-  sigma = repeated.read_baseline(x, sigma, "sigma")
+  quiet = isinstance(sigma, int | float) and sigma == 0
+  sigma = None if quiet else repeated.read_baseline(x, sigma, "sigma")
   options = (copies, chunk_size)
   return _gradient_shap(key, f, params, x, target, baselines, sigma, *options)
 
@@ -299,13 +300,18 @@ def _gradient_shap(
   noise_key, path_key = jax.random.split(key)
 
   def places(k):
-    choice, point = jax.random.split(k)
-    index = jax.random.randint(choice, (), 0, baselines.shape[0])
-    return baselines[index], jax.random.uniform(point, (), dtype)
+    # One call: each call of a generator takes long to compile. A choice is fair
+    # to 2^-23 of the number of baselines.
+    choice, point = jax.random.uniform(k, (2,), dtype)
+    index = jnp.floor(choice * baselines.shape[0]).astype(jnp.int32)
+    return baselines[jnp.minimum(index, baselines.shape[0] - 1)], point
 
   def draw(i):
+    chosen = jax.vmap(places)(repeated.keys(path_key, i, x.shape[0]))
+    if sigma is None:
+      return jnp.zeros(x.shape, dtype), *chosen
     noise = repeated.widen(sigma) * repeated.normal(noise_key, i, x)
-    return noise, *jax.vmap(places)(repeated.keys(path_key, i, x.shape[0]))
+    return noise, *chosen
 
   maps = mean_over_paths(
     lambda z: repeated.gradient(f, params, z, target),

@@ -372,13 +372,16 @@ def _rise(
   shape = [x.shape[a] if a in (0, *axes) else 1 for a in range(x.ndim)]
   dtype = repeated.wide(x.dtype)
 
+  rooms = np.array([e - s + 1 for e, s in zip(enlarged, sizes, strict=True)])
+  grid_shape = (cells,) * len(axes)
+
   def draw(k):
-    cell, place = jax.random.split(k)
-    shown = jax.random.bernoulli(cell, probability, (cells,) * len(axes))
+    # One call: each call of a generator takes long to compile.
+    points = jax.random.uniform(k, (cells ** len(axes) + len(axes),), dtype)
+    shown = points[: -len(axes)].reshape(grid_shape) < probability
+    offset = jnp.floor(points[-len(axes) :] * rooms.astype(dtype))
     smooth = jax.image.resize(shown.astype(dtype), enlarged, "bilinear")
-    room = jnp.array([e - s + 1 for e, s in zip(enlarged, sizes, strict=True)])
-    offset = jax.random.randint(place, room.shape, 0, room)
-    return jax.lax.dynamic_slice(smooth, offset, sizes)
+    return jax.lax.dynamic_slice(smooth, offset.astype(jnp.int32), sizes)
 
   def term(i):
     mask = jax.vmap(draw)(repeated.keys(key, i, x.shape[0])).reshape(shape)

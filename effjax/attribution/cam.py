@@ -11,7 +11,7 @@ import numpy as np
 from effjax import tree as trees
 from effjax.attribution import copies as repeated
 from effjax.attribution import guided, jaxprs, propagation
-from effjax.attribution.units import Unit, Units, group
+from effjax.attribution.units import Layer, Unit, Units, group
 
 Array = jax.Array
 Model = repeated.Model
@@ -151,7 +151,7 @@ def resize_maps(
   return maps
 
 
-def find_layer(units: Units, name: str) -> Unit:
+def find_layer(units: Units, name: str) -> tuple[Unit, Layer]:
   """Finds the layer of a kernel.
 
   Args:
@@ -159,13 +159,13 @@ def find_layer(units: Units, name: str) -> Unit:
     name: The name of the kernel in the parameters.
 
   Returns:
-    The layer, with its bias.
+    Its unit, with its bias, and what is known of it.
 
   Raises:
     ValueError: If there is none, or several use the kernel.
   """
   layers = units.layers()
-  found = [u for u in layers if u.layer and name in u.layer.names]
+  found = [pair for pair in layers if name in pair[1].names]
   if len(found) == 1:
     return found[0]
   if found:
@@ -173,7 +173,7 @@ def find_layer(units: Units, name: str) -> Unit:
       f"the kernel {name!r} is used by {len(found)} layers, so it does not name"
       " one"
     )
-  known = [n for u in layers if u.layer for n in u.layer.names]
+  known = [known for _, layer in layers for known in layer.names]
   raise ValueError(
     f"no layer on the way from x has the kernel {name!r}; the nearest are"
     f" {', '.join(map(repr, trees.nearest(name, known))) or 'none'}"
@@ -192,7 +192,7 @@ def _read_upsample(method: str | None) -> str | None:
 def _grad_cam(f, names, options, params, x, target):
   layer, relu, upsample, channel_axis = options
   units = group(jaxprs.trace(f, names, params, x))
-  unit = find_layer(units, layer)
+  unit, known = find_layer(units, layer)
   values = jaxprs.run(units.graph, params, x)
   start = guided.one_hot(units, target)
   (output,) = unit.outputs
@@ -200,7 +200,7 @@ def _grad_cam(f, names, options, params, x, target):
   got = propagation.walk(units, start, rule, until=output)
   result = repeated.widen(values[output])
   slope = got.get(output, jnp.zeros_like(result))
-  axis = unit.layer.channel_axis if channel_axis is None else channel_axis
+  axis = known.channel_axis if channel_axis is None else channel_axis
   axis = axis % result.ndim
   places = tuple(k for k in range(1, result.ndim) if k != axis)
   weights = jnp.mean(slope, axis=places, keepdims=True)

@@ -16,41 +16,35 @@ import jax.extend.core as core
 import jax.numpy as jnp
 import numpy as np
 
+from effjax.attribution.calls import (
+  CALLS,
+  CUSTOM,
+  LAYERS,
+  holds_jaxpr,
+  inner,
+  is_linear,
+)
+
 Array = jax.Array
 
-_CALLS = {
-  "call",
-  "checkpoint",
-  "closed_call",
-  "core_call",
-  "custom_jvp_call",
-  "custom_vjp_call",
-  "custom_vjp_call_jaxpr",
-  "jit",
-  "pjit",
-  "remat",
-  "remat2",
-}
-_CUSTOM = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
-_INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-_LAYERS = {"conv_general_dilated", "dot_general"}
-# Linear in each operand that depends on x, whatever the others are.
-_SUMS = {"add", "add_any", "concatenate", "sub"}
-_LINEAR = {
-  "broadcast_in_dim",
-  "copy",
-  "cumsum",
-  "expand_dims",
-  "neg",
-  "optimization_barrier",
-  "reduce_sum",
-  "reduce_window_sum",
-  "reshape",
-  "rev",
-  "slice",
-  "split",
-  "squeeze",
-  "transpose",
+# Operands of length 1 along an axis, or without axes, are repeated.
+_REPEATING = {
+  "add",
+  "add_any",
+  "atan2",
+  "div",
+  "eq",
+  "ge",
+  "gt",
+  "le",
+  "lt",
+  "max",
+  "min",
+  "mul",
+  "ne",
+  "pow",
+  "rem",
+  "sub",
 }
 # What a constant stays through, though its shape may change.
 _KEEPS_SCALARS = {
@@ -230,19 +224,21 @@ def _append(
 ) -> Sequence[int]:
   """Appends an equation, written out if it is a call."""
   name = eqn.primitive.name
+  if name in _REPEATING:
+    inputs = tuple(_repeat(graph, i, eqn.outvars[0].aval.shape) for i in inputs)
   known = [graph.values[i] for i in inputs]
   depends = [value.depends for value in known]
   kernel = _kernel(eqn, known)
   evaluate = _evaluation(eqn, depends)
-  if name in _CALLS and kernel is None:
-    jaxpr, constants = _inner(eqn)
+  if name in CALLS and kernel is None:
+    jaxpr, constants = inner(eqn)
     outputs = _inline(graph, jaxpr, constants, inputs, stops)
-    if name in _CUSTOM and any(depends):
+    if name in CUSTOM and any(depends):
       graph.nodes.append(
         Node(name, eqn.params, inputs, tuple(outputs), evaluate, again=True)
       )
     return outputs
-  if any(depends) and _holds_jaxpr(eqn) and kernel is None:
+  if any(depends) and holds_jaxpr(eqn) and kernel is None:
     raise ValueError(
       f"x passes through the primitive {name!r}, inside of which rules cannot"
       " be applied; write the loop or branch out in Python (unrolled, without"
@@ -269,21 +265,16 @@ def _append(
   return outputs
 
 
-def _inner(eqn: Any) -> tuple[Any, Sequence]:
-  """Returns the jaxpr of a call and its constants."""
-  held = next(eqn.params[key] for key in _INNER if key in eqn.params)
-  # A closed jaxpr holds an open one and its constants; jax 0.12 has one kind.
-  return getattr(held, "jaxpr", held), getattr(held, "consts", ())
-
-
-def _holds_jaxpr(eqn: Any) -> bool:
-  kinds = (core.Jaxpr, core.ClosedJaxpr)
-  held = jax.tree.leaves(
-    list(eqn.params.values()), is_leaf=lambda leaf: isinstance(leaf, kinds)
-  )
-  # The one of a scatter or a reduction says how two numbers are joined.
-  simple = eqn.primitive.name.startswith(("scatter", "reduce"))
-  return not simple and any(isinstance(leaf, kinds) for leaf in held)
+def _repeat(graph: Graph, number: int, shape: tuple[int, ...]) -> int:
+  """Broadcasts a value that depends on x by an operation of its own."""
+  value = graph.values[number]
+  if not value.depends or value.shape == shape:
+    return number
+  output = graph.add(value._replace(shape=shape))
+  repeat = lambda x: [jnp.broadcast_to(x, shape)]
+  node = Node("broadcast_in_dim", {}, (number,), (output,), repeat)
+  graph.nodes.append(node)
+  return output
 
 
 def _kernel(eqn: Any, known: Sequence[Value]) -> int | None:
@@ -294,7 +285,7 @@ def _kernel(eqn: Any, known: Sequence[Value]) -> int | None:
   not kernels.
   """
   name = eqn.primitive.name
-  if name not in _LAYERS | _CUSTOM - {"custom_jvp_call"}:
+  if name not in LAYERS | CUSTOM - {"custom_jvp_call"}:
     return None
   moving = [k for k, value in enumerate(known) if value.depends]
   kernels = [
@@ -304,50 +295,13 @@ def _kernel(eqn: Any, known: Sequence[Value]) -> int | None:
   ]
   if len(moving) != 1 or len(kernels) != 1:
     return None
-  if name not in _LAYERS:
-    jaxpr, _ = _inner(eqn)
+  if name not in LAYERS:
+    jaxpr, _ = inner(eqn)
     if len(jaxpr.outvars) != 1 or not all(
-      _is_linear(jaxpr, {k}) for k in (moving[0], kernels[0])
+      is_linear(jaxpr, {k}) for k in (moving[0], kernels[0])
     ):
       return None
   return kernels[0]
-
-
-def _is_linear(jaxpr: Any, positions: set[int]) -> bool:
-  """Says whether a function is seen to be linear in some operands together."""
-  linear = {jaxpr.invars[k] for k in positions}
-  for eqn in jaxpr.eqns:
-    own = [
-      not isinstance(atom, core.Literal) and atom in linear
-      for atom in eqn.invars
-    ]
-    if not any(own):
-      continue
-    if not _is_linear_eqn(eqn, own):
-      return False
-    linear.update(eqn.outvars)
-  return all(
-    not isinstance(atom, core.Literal) and atom in linear
-    for atom in jaxpr.outvars
-  )
-
-
-def _is_linear_eqn(eqn: Any, own: list[bool]) -> bool:
-  name = eqn.primitive.name
-  if name in _CALLS:
-    return _is_linear(_inner(eqn)[0], {k for k, o in enumerate(own) if o})
-  if name in _SUMS:
-    return all(own)
-  if name in _LAYERS | {"mul"}:
-    return sum(own) == 1
-  if name == "div":
-    return own == [True, False]
-  if name == "pad":
-    filling = eqn.invars[1]
-    return own[0] and isinstance(filling, core.Literal) and filling.val == 0
-  if name == "convert_element_type":
-    return jnp.issubdtype(eqn.params["new_dtype"], jnp.floating)
-  return name in _LINEAR
 
 
 def _evaluation(eqn: Any, depends: Sequence[bool]) -> Callable:

@@ -138,7 +138,7 @@ def _pool(
   values: Sequence[Array],
   others: Sequence[Array],
   got: Sequence[Array],
-) -> list[Array]:
+) -> list[Array | None]:
   """Splits a change into one at the old and one at the new extreme entry."""
   (output,) = unit.outputs
   y, y_other = repeated.widen(values[output]), repeated.widen(others[output])
@@ -147,7 +147,9 @@ def _pool(
   here = propagation.pull_back(unit, values, [got[0] * (between - y_other)])
   there = propagation.pull_back(unit, others, [got[0] * (y - between)])
   return [
-    _ratio(a + b, _change(number, values, others), 0)
+    None
+    if a is None or b is None
+    else _ratio(a + b, _change(number, values, others), 0)
     for number, a, b in zip(unit.inputs, here, there, strict=True)
   ]
 

@@ -12,7 +12,7 @@ from effjax import tree as trees
 from effjax.attribution import copies as repeated
 from effjax.attribution import guided, jaxprs, propagation, rules
 from effjax.attribution.rules import Rule
-from effjax.attribution.units import Unit, Units, group
+from effjax.attribution.units import Layer, Unit, Units, group
 
 Array = jax.Array
 Model = repeated.Model
@@ -46,17 +46,9 @@ class Composite(NamedTuple):
   maxpool: str = "gradient"
 
 
-def _zennit(
-  convolution: Rule, linear: Rule | None = None, **first: Rule
-) -> Composite:
-  return Composite(
-    convolution=convolution,
-    linear=rules.epsilon() if linear is None else linear,
-    affine="pass",
-    epsilon=rules.EPSILON,
-    start="one",
-    **first,
-  )
+_ZENNIT = Composite(
+  linear=rules.epsilon(), affine="pass", epsilon=rules.EPSILON, start="one"
+)
 
 
 # "epsilon" has the defaults of captum, the next five are those of zennit and
@@ -66,13 +58,17 @@ COMPOSITES: Mapping[str, Composite] = {
   "epsilon": Composite(
     convolution=rules.epsilon(1e-9), linear=rules.epsilon(1e-9)
   ),
-  "epsilon_plus": _zennit(rules.zplus()),
-  "epsilon_plus_flat": _zennit(rules.zplus(), first=rules.flat()),
-  "epsilon_alpha2_beta1": _zennit(rules.alpha_beta()),
-  "epsilon_gamma_box": _zennit(
-    rules.generalised_gamma(), first_convolution=rules.zbox()
+  "epsilon_plus": _ZENNIT._replace(convolution=rules.zplus()),
+  "epsilon_plus_flat": _ZENNIT._replace(
+    convolution=rules.zplus(), first=rules.flat()
   ),
-  "excitation_backprop": _zennit(rules.zplus(), rules.zplus()),
+  "epsilon_alpha2_beta1": _ZENNIT._replace(convolution=rules.alpha_beta()),
+  "epsilon_gamma_box": _ZENNIT._replace(
+    convolution=rules.generalised_gamma(), first_convolution=rules.zbox()
+  ),
+  "excitation_backprop": _ZENNIT._replace(
+    convolution=rules.zplus(), linear=rules.zplus()
+  ),
   "spade": Composite(
     first_convolution=rules.zbox(epsilon=1e-9),
     convolution=rules.separate(),
@@ -156,8 +152,7 @@ def _read(given: Any) -> Composite:
 def _choose(composite: Composite, units: Units) -> dict[int, Rule]:
   """Returns the rule of every layer by its index."""
   chosen, seen = {}, False
-  for unit in units.layers():
-    layer = unit.layer
+  for _, layer in units.layers():
     own = [
       rule
       for pattern, rule in composite.paths
@@ -190,7 +185,7 @@ def _lrp(f, names, composite, params, x, target):
 
   def rule(unit, got):
     if unit.layer is not None:
-      linear = _linear(unit, values)
+      linear = _linear(unit, unit.layer, values)
       return [rules.apply(chosen[unit.layer.index], linear, got[0])]
     return _pass_on(unit, values, got, composite)
 
@@ -200,16 +195,18 @@ def _lrp(f, names, composite, params, x, target):
   return propagation.map_of(units, propagation.walk(units, start, rule), x)
 
 
-def _linear(unit: Unit, values: Sequence[Array]) -> rules.Linear:
-  layer, (source,) = unit.layer, unit.inputs
+def _linear(unit: Unit, layer: Layer, values: Sequence[Array]) -> rules.Linear:
+  (source,) = unit.inputs
   plain = unit._replace(nodes=unit.nodes[:1], outputs=unit.nodes[0].outputs)
 
   def product(x, kernel):
     known = {source: x, layer.kernel: kernel}
     return propagation.evaluate(plain, values, known)[0]
 
-  bias = None if layer.bias is None else values[layer.bias]
-  return rules.Linear(values[source], values[layer.kernel], bias, product)
+  kernel = values[layer.kernel]
+  bias = 0 if layer.bias is None else values[layer.bias]
+  bias = jnp.asarray(bias, kernel.dtype)
+  return rules.Linear(values[source], kernel, bias, product)
 
 
 def _pass_on(
@@ -229,7 +226,8 @@ def _pass_on(
     return got
   if unit.kind in ("maximum", "minimum"):
     if composite.maxpool == "z":
-      got = [jnp.where(values[unit.outputs[0]] == 0, 0, got[0])]
+      empty = values[unit.outputs[0]] == 0
+      got = [None if g is None else jnp.where(empty, 0, g) for g in got]
     return propagation.pull_back(unit, values, got)
   # Where x chooses between values, the choice itself gets nothing.
   if unit.kind == "move" or unit.primitive == "select_n":

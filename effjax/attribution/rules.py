@@ -9,6 +9,7 @@ the sign of z (that of 0 is +). x+ and x- are positive and negative parts.
     rules.Rule(my_function, (1.0, 2.0))  another: `(linear, R, 1.0, 2.0) -> R`
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,14 +30,14 @@ class Linear(NamedTuple):
   Attributes:
     input: [B, ...].
     kernel: Its weights.
-    bias: What is added to the product, in the shape of the result or one that
-      broadcasts to it; None without.
+    bias: What is added to the product, an array that broadcasts to it; 0
+      without.
     product: From an input and a kernel to the result without bias.
   """
 
   input: Array
   kernel: Array
-  bias: Array | None
+  bias: Array
   product: Callable[[Array, Array], Array]
 
 
@@ -63,7 +64,7 @@ def epsilon(epsilon: float = EPSILON) -> Rule:
   Returns:
     A rule.
 
-  >>> linear = Linear(jnp.array([[1.0, 2.0]]), jnp.eye(2), None, jnp.matmul)
+  >>> linear = Linear(jnp.ones((1, 2)), jnp.eye(2), jnp.zeros(()), jnp.matmul)
   >>> apply(epsilon(0.0), linear, jnp.array([[3.0, 5.0]])).tolist()
   [[3.0, 5.0]]
   """
@@ -248,27 +249,28 @@ def _frozen(bound: Any) -> Any:
   return None if bound is None else tuples(np.asarray(bound).tolist())
 
 
-def _positive(x: Array | None) -> Array | None:
-  return None if x is None else jnp.maximum(x, 0)
+def _positive(x: Array) -> Array:
+  return jnp.maximum(x, 0)
 
 
-def _negative(x: Array | None) -> Array | None:
-  return None if x is None else jnp.minimum(x, 0)
+def _negative(x: Array) -> Array:
+  return jnp.minimum(x, 0)
 
 
 def _term(
-  linear: Linear, x: Array, kernel: Array, bias: Array | None = None
+  linear: Linear, x: Array, kernel: Array, bias: Any = 0.0
 ) -> tuple[Array, Callable[[Array], Array]]:
   """Returns W x + b and the function s -> x (W^T s)."""
   z, pull = jax.vjp(lambda x: linear.product(x, kernel), x)
-  total = widen(z) if bias is None else widen(z) + widen(bias)
+  total = widen(z) + jnp.asarray(bias, widen(z).dtype)
   return total, lambda s: widen(x) * widen(pull(s.astype(z.dtype))[0])
 
 
 def _shared(relevance: Array, epsilon: float, *terms: tuple) -> Array:
   """Shares relevance among terms with one denominator."""
-  s = divide(relevance, sum(z for z, _ in terms), epsilon)
-  return sum(back(s) for _, back in terms)
+  total = functools.reduce(jnp.add, [z for z, _ in terms])
+  s = divide(relevance, total, epsilon)
+  return functools.reduce(jnp.add, [back(s) for _, back in terms])
 
 
 def _epsilon(linear, relevance, epsilon):
@@ -290,9 +292,7 @@ def _generalised_gamma(linear, relevance, gamma, epsilon):
     more, less = (
       linear.kernel + gamma * side(linear.kernel) for side in (part, other)
     )
-    bias = (
-      None if linear.bias is None else linear.bias + gamma * part(linear.bias)
-    )
+    bias = linear.bias + gamma * part(linear.bias)
     return _term(linear, plus, more, bias), _term(linear, minus, less)
 
   up = _shared(
@@ -324,13 +324,13 @@ def _alpha_beta(linear, relevance, alpha, beta, epsilon):
 
 def _positive_weights(linear, relevance, epsilon, bias):
   kernel = _positive(linear.kernel)
-  bias = linear.bias if bias else None
+  bias = linear.bias if bias else 0.0
   return _shared(relevance, epsilon, _term(linear, linear.input, kernel, bias))
 
 
 def _separate(linear, relevance, alpha):
   def parts(part, other):
-    terms = _products(linear, part, other, None)
+    terms = _products(linear, part, other, jnp.zeros(()))
     return sum(_shared(relevance, 0, term) for term in terms)
 
   shared = alpha * parts(_positive, _negative)

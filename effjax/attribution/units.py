@@ -157,12 +157,12 @@ class Units(NamedTuple):
   graph: Graph
   makers: dict[int, Unit]
 
-  def layers(self) -> list[Unit]:
+  def layers(self) -> list[tuple[Unit, Layer]]:
     """Lists the layers, each once and with its bias."""
     found = {}
     for unit in self.makers.values():
       if unit.layer is not None:
-        found[unit.layer.index] = unit
+        found[unit.layer.index] = unit, unit.layer
     return list(found.values())
 
 
@@ -199,7 +199,7 @@ def _unit(
   values, name = units.graph.values, node.primitive
   plain = lambda kind, **more: Unit(kind, inputs, node.outputs, (node,), **more)
   if node.kernel is not None:
-    return plain("layer", layer=_layer(units, node))
+    return plain("layer", layer=_layer(units, node, node.inputs[node.kernel]))
   if name == "stop_gradient":
     return plain("stop")
   if _is_elementwise(units, node, inputs):
@@ -220,9 +220,8 @@ def _unit(
   return plain("quotient" if name == "div" else "other")
 
 
-def _layer(units: Units, node: Node) -> Layer:
+def _layer(units: Units, node: Node, kernel: int) -> Layer:
   values = units.graph.values
-  kernel = node.inputs[node.kernel]
   convolution = (
     node.primitive != "dot_general" and len(values[kernel].shape) > 2
   )
@@ -260,8 +259,12 @@ def _entrywise(units: Units, node: Node, source: int, by_output: dict) -> Unit:
   denominator = name == "div" and node.inputs[1] == source
   affine = name in _AFFINE and _is_floating(units, node.outputs[0])
   if not affine or repeated or denominator:
-    cut = maker is not None and {name, maker.primitive} == {"max", "min"}
-    if cut and maker.kind == "elementwise" and not maker.inside:
+    if (
+      maker is not None
+      and {name, maker.primitive} == {"max", "min"}
+      and maker.kind == "elementwise"
+      and not maker.inside
+    ):
       # Cut off on both sides: one function.
       nodes = (*maker.nodes, node)
       return Unit("elementwise", maker.inputs, node.outputs, nodes)
@@ -271,7 +274,7 @@ def _entrywise(units: Units, node: Node, source: int, by_output: dict) -> Unit:
     nodes, shifts = (*maker.nodes, node), shifts or maker.shifts
     return Unit("affine", maker.inputs, node.outputs, nodes, shifts)
   layer = maker.layer if maker is not None else None
-  if layer is not None and layer.bias is None and name == "add":
+  if maker and layer and layer.bias is None and name == "add":
     (bias,) = (i for i in node.inputs if i != source)
     nodes, layer = (*maker.nodes, node), layer._replace(bias=bias)
     return Unit("layer", maker.inputs, node.outputs, nodes, layer=layer)

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from effjax import models
@@ -31,20 +32,53 @@ MODULES = {
 def linen(name):
   """Returns (f, params, x, target, module, statistics) of a small model."""
   module = MODULES[name]
-  x = jax.random.normal(jax.random.key(1), (2, 12, 12, 3))
-  variables = module.init(jax.random.key(0), x, train=False)
-  names = iter(jax.random.split(jax.random.key(2), 400))
-  noise = lambda a: 0.2 * jax.random.normal(next(names), a.shape)
-  params = jax.tree.map(lambda a: a + noise(a), variables["params"])
-  statistics = jax.tree.map(
-    lambda a: jnp.abs(a + noise(a)), variables.get("batch_stats", {})
-  )
+
+  rng = np.random.default_rng(1)
+  x = rng.normal(size=(2, 12, 12, 3)).astype(np.float32)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+
+  def draw(path, leaf):
+    # Kernels that keep the size of activations, norms that are no identities.
+    name, fan_in = path[-1].key, np.prod(leaf.shape[:-1])
+    array = rng.normal(size=leaf.shape) * (2 / fan_in) ** 0.5
+    if name in ("scale", "var"):
+      array = 1 + 0.2 * np.abs(array)
+    return jnp.asarray(array, leaf.dtype)
+
+  variables = jax.tree_util.tree_map_with_path(draw, shapes)
+  params, statistics = variables["params"], variables.get("batch_stats", {})
 
   def f(params, x):
     rest = {"batch_stats": statistics} if statistics else {}
     return module.apply({"params": params, **rest}, x, train=False)
 
-  return f, params, x, jnp.array([2, 0]), module, statistics
+  return (
+    jax.jit(f),
+    params,
+    jnp.asarray(x),
+    jnp.array([2, 0]),
+    module,
+    statistics,
+  )
+
+
+def assert_explains_copies(method):
+  """Checks maps of one pruned copy of a model for each example."""
+  f, params, x, target, *_ = linen("cnn")
+  stacked = jax.tree.map(lambda p: jnp.stack([p, 0.5 * p]), params)
+  each = lambda p, x, t: method(f, p, x[None], t[None])[0]
+  maps = jax.jit(jax.vmap(each))(stacked, x, target)
+  for i in range(2):
+    own = jax.tree.map(lambda p, i=i: p[i], stacked)
+    expected = each(own, x[i], target[i])
+    assert np.abs(expected).max() > 1e-4
+    np.testing.assert_allclose(maps[i], expected, rtol=1e-3, atol=1e-6)
+
+
+def normals(seed):
+  """Returns a function from lengths of axes to a new normal array."""
+  rng = np.random.default_rng(seed)
+  return lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
 def plain(params, x):
@@ -58,11 +92,6 @@ def plain(params, x):
 @functools.cache
 def plain_case():
   """Returns (f, params, x, target) of the plain function."""
-  keys = jax.random.split(jax.random.key(3), 4)
-  shapes = {"a": (6, 8), "b": (8,), "c": (8, 3)}
-  params = {
-    name: jax.random.normal(key, shapes[name])
-    for name, key in zip(shapes, keys, strict=False)
-  }
-  x = jax.random.normal(keys[3], (2, 6))
-  return plain, params, x, jnp.array([1, 2])
+  draw = normals(3)
+  params = {"a": draw(6, 8), "b": draw(8), "c": draw(8, 3)}
+  return plain, params, draw(2, 6), jnp.array([1, 2])

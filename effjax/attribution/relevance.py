@@ -149,8 +149,19 @@ def _read(given: Any) -> Composite:
   return Composite(paths=pairs)
 
 
-def _choose(composite: Composite, units: Units) -> dict[int, Rule]:
-  """Returns the rule of every layer by its index."""
+def choose(composite: Composite, units: Units) -> dict[int, Rule]:
+  """Chooses a rule for every layer.
+
+  Args:
+    composite: What to choose by.
+    units: A model.
+
+  Returns:
+    The rules by the indices of layers, in the order of their computation.
+
+  Raises:
+    ValueError: If a layer has no rule.
+  """
   chosen, seen = {}, False
   for _, layer in units.layers():
     own = [
@@ -180,7 +191,7 @@ def _choose(composite: Composite, units: Units) -> dict[int, Rule]:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _lrp(f, names, composite, params, x, target):
   units = group(jaxprs.trace(f, names, params, x))
-  chosen = _choose(composite, units)
+  chosen = choose(composite, units)
   values = jaxprs.run(units.graph, params, x)
 
   def rule(unit, got):

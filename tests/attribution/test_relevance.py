@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from effjax import attribution
-from effjax.attribution import rules
+from effjax.attribution import jaxprs, relevance, rules
+from effjax.attribution.units import group
 from effjax.models import layers
 from tests.attribution import golden, networks
 
@@ -268,24 +269,33 @@ BIASES = {
 
 def test_composites_choose_by_kind_and_place():
   params, x = mixed_case()
-  pairs = {
+  graph = jaxprs.trace(mixed, ["conv1", "conv2", "head"], params, x)
+  units = group(graph)
+  expected = {
+    "epsilon_plus": [rules.zplus(), rules.zplus(), rules.epsilon()],
     "epsilon_plus_flat": [rules.flat(), rules.zplus(), rules.epsilon()],
+    "epsilon_alpha2_beta1": [
+      rules.alpha_beta(2, 1),
+      rules.alpha_beta(2, 1),
+      rules.epsilon(),
+    ],
     "epsilon_gamma_box": [
       rules.zbox(),
       rules.generalised_gamma(),
       rules.epsilon(),
     ],
     "excitation_backprop": [rules.zplus()] * 3,
+    "spade": [rules.zbox(epsilon=1e-9), rules.separate(), rules.separate()],
   }
-  for name, chosen in pairs.items():
-    paths = tuple(zip(("conv1", "conv2", "head"), chosen, strict=True))
-    composite = attribution.Composite(
-      paths=paths, affine="pass", epsilon=1e-6, start="one"
-    )
-    one, other = (
-      attribution.lrp(mixed, params, x, 1, rules=r) for r in (name, composite)
-    )
-    np.testing.assert_array_equal(one, other)
+  for name, chosen in expected.items():
+    composite = attribution.COMPOSITES[name]
+    assert list(relevance.choose(composite, units).values()) == chosen
+  paths = attribution.Composite(
+    paths=(("conv2", rules.flat()), ("conv.*", rules.gamma())),
+    linear=rules.epsilon(),
+  )
+  chosen = [rules.gamma(), rules.flat(), rules.epsilon()]
+  assert list(relevance.choose(paths, units).values()) == chosen
 
 
 def test_spade_composite_by_hand():

@@ -240,7 +240,8 @@ def join(*parts: Cells) -> Cells | None:
         joined = joined * part.size + step(code)
       return joined
 
-    coarser = join(*(part for part, _ in steps)), coarsen
+    fewer = join(*(part for part, _ in steps))
+    coarser = None if fewer is None else (fewer, coarsen)
   return Cells(
     math.prod(sizes),
     index,

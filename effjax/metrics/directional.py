@@ -317,9 +317,15 @@ def _train_sign(labels: Any, groups: Any) -> np.ndarray:
 
 
 def _order(a: Array, b: Array, c: Array, d: Array) -> Array:
-  """Returns the sign of a b - c d as int8, exactly for counts in int32."""
+  """Returns the sign of a b - c d as int8, exactly for counts in int32.
+
+  Sums of floating weights are rounded: within 1e-5 of each other they count as
+  equal, so that the scale of the weights does not decide.
+  """
   if a.dtype == jnp.float32:
-    return jnp.sign(a * b - c * d).astype(jnp.int8)
+    left, right = a * b, c * d
+    near = jnp.abs(left - right) <= 1e-5 * jnp.maximum(left, right)
+    return jnp.where(near, 0.0, jnp.sign(left - right)).astype(jnp.int8)
   (high, low), (high2, low2) = _product(a, b), _product(c, d)
   above = (high > high2) | ((high == high2) & (low > low2))
   below = (high < high2) | ((high == high2) & (low < low2))

@@ -254,3 +254,20 @@ def test_mistakes_are_named():
     metrics.compute(backwards, **batch)
   with pytest.raises(ValueError, match="number of groups"):
     metrics.compute(backwards, **batch, group_predictions=labels)
+
+
+def test_the_scale_of_floating_weights_does_not_break_ties():
+  rng = np.random.default_rng(0)
+  # Three groups of equal share in every attribute: nobody is stereotyped.
+  labels = np.tile([[True, True], [True, False]], (150, 1))
+  batch = {
+    "labels": labels,
+    "predictions": rng.random(labels.shape) < 0.5,
+    "groups": metrics.one_hot(np.arange(300) // 2 % 3, 3),
+  }
+  for scale in (1e-6, 0.1, 1.0, 1e12):
+    weights = np.full(300, scale, np.float32)
+    found = metrics.compute(
+      metrics.mals(details=True), **batch, weights=weights
+    )
+    assert not np.asarray(found.stereotyped).any()

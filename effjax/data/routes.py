@@ -247,7 +247,8 @@ def _run(
 def _weight(folder: pathlib.Path) -> int:
   """Return the bytes of all files below a folder that is being written."""
   total = 0
-  for path in folder.rglob("*"):
-    with contextlib.suppress(OSError):  # it may vanish meanwhile
-      total += path.stat().st_size
+  for place, _, names in os.walk(folder):  # folders may vanish meanwhile
+    for name in names:
+      with contextlib.suppress(OSError):  # and so may files
+        total += os.stat(os.path.join(place, name)).st_size
   return total

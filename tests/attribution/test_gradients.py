@@ -122,7 +122,19 @@ METHODS = {
   ),
 }
 CHUNKED = [n for n in METHODS if "saliency" != n != "input_x_gradient"]
-every_method = pytest.mark.parametrize("name", METHODS)
+# What takes long to compile is also covered by the golden values.
+LONG = ("smoothgrad", "vargrad", "gradient_shap")
+
+
+def marked(names):
+  """Mark the methods that take long to compile."""
+  return [
+    pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+    for name in names
+  ]
+
+
+every_method = pytest.mark.parametrize("name", marked(METHODS))
 
 
 @pytest.mark.parametrize("rule", gradients.RULES)
@@ -215,7 +227,7 @@ def test_parameters_of_each_example(name):
   assert np.abs(found["parameters"] - found["plain"]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", CHUNKED)
+@pytest.mark.parametrize("name", marked(CHUNKED))
 def test_chunks_and_batches_change_nothing(name):
   found = variants(name)
   same(found["chunks"], found["plain"][:2])

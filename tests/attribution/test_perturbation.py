@@ -242,7 +242,15 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    "occlusion",
+    "feature_ablation",
+    pytest.param("rise", marks=pytest.mark.slow),
+    pytest.param("lime", marks=pytest.mark.slow),
+  ],
+)
 def test_jit_chunks_batches_parameters_and_types(name):
   method = METHODS[name]
   one = lambda w, x, t: method(product, w, x[None], t[None])[0]

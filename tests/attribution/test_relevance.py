@@ -182,7 +182,11 @@ def conv_dense(strides, groups, x, w):
 
 @pytest.mark.parametrize(
   ("size", "strides", "groups", "shape"),
-  [(3, 1, 1, (3, 3, 2, 4)), (6, 2, 2, (3, 3, 1, 2)), (6, 1, 1, (3, 3, 2, 3))],
+  [
+    (3, 1, 1, (3, 3, 2, 4)),
+    pytest.param(6, 2, 2, (3, 3, 1, 2), marks=pytest.mark.slow),
+    pytest.param(6, 1, 1, (3, 3, 2, 3), marks=pytest.mark.slow),
+  ],
   ids=["few pixels", "depthwise", "many pixels"],
 )
 def test_convolutions_spelled_as_products_are_one_layer(

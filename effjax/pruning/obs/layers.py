@@ -68,7 +68,8 @@ def prune_tree(
     shares = [sparsity] * len(leaves)
   else:
     shares = trees.align(params, sparsity, "tree of sparsities")
-  pruned, masks = list(leaves), [None] * len(leaves)
+  pruned = list(leaves)
+  masks: list[Any] = [None] * len(leaves)
   for i, (name, leaf, gram) in enumerate(
     zip(names, leaves, matrices, strict=True)
   ):

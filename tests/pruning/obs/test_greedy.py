@@ -27,7 +27,10 @@ def assert_published(solution, weights, error=None):
 
 
 @pytest.mark.parametrize("name", ["linear_full", "linear_dead"])
-@pytest.mark.parametrize(("end", "damping"), [("", 0.0), ("_damp01", 0.01)])
+@pytest.mark.parametrize(
+  ("end", "damping"),
+  [("", 0.0), pytest.param("_damp01", 0.01, marks=pytest.mark.slow)],
+)
 def test_published_linear_layers(name, end, damping):
   data = golden(name)
   solve = functools.partial(reference, data["W"], data["H"], damping=damping)
@@ -44,7 +47,9 @@ def test_published_linear_layers(name, end, damping):
   assert_published(solve(0.75, block=4), data[f"obs_block4_s75_W{end}"])
 
 
-@pytest.mark.parametrize("name", ["conv_3x3s1", "conv_1x1s1"])
+@pytest.mark.parametrize(
+  "name", [pytest.param("conv_3x3s1", marks=pytest.mark.slow), "conv_1x1s1"]
+)
 def test_published_convolutions(name):
   data = golden(name)
   taps, w = int(data["conv"][0]) ** 2, data["W"]

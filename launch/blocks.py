@@ -231,11 +231,22 @@ def bench_table(bench: Mapping[str, Any]) -> str:
     f"{versions}; read {limits['read_gb_per_s']:.1f} GB/s, float32 products"
     f" {limits['gemm_gflop_per_s']:.0f} GFLOP/s, load before"
     f" {bench['load_before']:.1f}. Median of"
-    f" {_rounds(bench)} interleaved rounds.",
+    f" {_rounds(bench)} interleaved rounds.{_dates(bench)}",
     "",
     *notes,
   ]
   return "\n".join(lines) + "\n"
+
+
+def _dates(bench: Mapping[str, Any]) -> str:
+  """Say which suites were measured anew after the others."""
+  later = bench.get("measured_later")
+  if not later:
+    return ""
+  parts = [
+    f"{', '.join(suites)} on {date}" for date, suites in sorted(later.items())
+  ]
+  return f" Measured anew, same machine and versions: {'; '.join(parts)}."
 
 
 def _rounds(bench: Mapping[str, Any]) -> str:

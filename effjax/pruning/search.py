@@ -13,7 +13,7 @@ once. Totals of a group may exceed 32 bits, so they are pairs of words.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -144,17 +144,18 @@ class Threshold(NamedTuple):
   passes: jax.Array
 
 
-def find(groups: Groups, keep: Wide, *, strict: bool = False) -> Threshold:
+def find(groups: Any, keep: Wide, *, strict: bool = False) -> Threshold:
   """Find the key at which `keep` entries of each group remain.
 
   Args:
-    groups: G lists of scores, none of them empty.
+    groups: G lists of scores, stored or deferred, none of them empty.
     keep: How many entries of each group to keep, Wide [G].
     strict: Find the key of the `keep`-th largest entry itself.
 
   Returns:
     The thresholds; the highest key for a group of which nothing is kept.
   """
+  groups = as_deferred(groups)
   dtype = key_dtype([leaf for leaves in groups for leaf in leaves])
   count = (slices if _slices_pay() else whole).counter(groups, dtype)
   sizes = [sum(leaf.size for leaf in leaves) for leaves in groups]

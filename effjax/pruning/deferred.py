@@ -74,6 +74,14 @@ class Deferred:
     """
     return self.function(*self.operands)
 
+  def flat(self) -> "Deferred":
+    """Lay the operands out in C order, once, for reading in a loop.
+
+    Returns:
+      The same scores as [n].
+    """
+    return Deferred(self.function, tuple(x.reshape(-1) for x in self.operands))
+
   def part(self, entries: slice) -> jax.Array:
     """Compute the entries of a static slice, counted in C order.
 

@@ -46,7 +46,7 @@ def counter(groups: Groups, dtype: jnp.dtype) -> Callable[[jax.Array], Wide]:
   >>> count(order_keys(jnp.array([[2.0], [0.0]]))).low.tolist()
   [[1], [3]]
   """
-  large = [[x for x in g if x.size >= _SMALL] for g in groups]
+  large = [[x.flat() for x in g if x.size >= _SMALL] for g in groups]
   rests = [[_rest(x) for x in leaves] for leaves in groups]
   joined, owners = _join_in_slices(rests, float_of(dtype))
 
@@ -268,7 +268,7 @@ def _lay_out(groups: Groups, real: jnp.dtype) -> _Layout:
         close()
       homes.append((len(pieces), length()))
       if leaf.size >= _SMALL:
-        pieces.append(leaf)
+        pieces.append(leaf.flat())
       else:
         run.append(leaf.part(slice(None)).astype(real))
     pad()

@@ -4,7 +4,7 @@ The public package `onnx` brings protobuf and 30 MB with it to do the same, and
 the runtimes that bring a reader of their own are larger. Of the format only
 five kinds of message matter here, so they are read off the wire directly: a
 message is a sequence of (field number, wire type, value), and
-https://onnx.ai/onnx/repo-docs/IR.html says which field means what.
+https://github.com/onnx/onnx/blob/main/docs/IR.md says which field means what.
 """
 
 import dataclasses

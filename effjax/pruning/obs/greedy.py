@@ -23,6 +23,7 @@ from effjax.pruning.obs.solution import (
   Solution,
   check_n_m,
   check_operands,
+  factored,
   prepared,
 )
 from effjax.pruning.scores import check_convention
@@ -171,26 +172,7 @@ def _inverse(gram, mean, damping):
     half = lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
     return jnp.matmul(half.T, half, precision=_EXACT)
 
-  def failed(inverse):
-    diagonal = jnp.diagonal(inverse)
-    return ~jnp.all(jnp.isfinite(diagonal) & (diagonal > 0.0))
-
-  def again(carry):
-    tried, damping, _ = carry
-    damping = jnp.maximum(damping * 10.0, 0.01).astype(gram.dtype)
-    return tried + 1, damping, attempt(damping)
-
-  _, damping, inverse = lax.while_loop(
-    lambda carry: failed(carry[2]) & (carry[0] < 5),
-    again,
-    (jnp.int32(1), damping, attempt(damping)),
-  )
-  hopeless = failed(inverse)
-  # Without an inverse the scores are squares, and nothing is compensated.
-  return (
-    jnp.where(hopeless, eye, inverse),
-    jnp.where(hopeless, jnp.inf, damping),
-  )
+  return factored(attempt, damping, 0.01)
 
 
 def _follow(inverse, w, *, block, of, most, steps):

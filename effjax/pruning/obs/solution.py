@@ -1,14 +1,18 @@
 """What the second-order solvers return, and what they share."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from effjax.pruning.allocation import check_sparsity
 from effjax.pruning.counts import is_traced, static_kept
+
+_TRIES = 5  # factorisations, each with ten times the damping
 
 
 class Solution(NamedTuple):
@@ -50,11 +54,15 @@ def check_operands(w: Any, gram: Any) -> tuple[jax.Array, jax.Array]:
       "the weights must be [O, I] and the Gram matrix [I, I], got shapes"
       f" {w.shape} and {gram.shape}"
     )
-  if not is_traced(gram) and not bool(jnp.all(jnp.isfinite(gram))):
-    raise ValueError(
-      "the Gram matrix holds NaN or infinities: look at the inputs of this"
-      " layer"
-    )
+  if not is_traced(gram):
+    # Also inside a function that is traced: this matrix is known.
+    with jax.ensure_compile_time_eval():
+      finite = bool(jnp.all(jnp.isfinite(gram)))
+    if not finite:
+      raise ValueError(
+        "the Gram matrix holds NaN or infinities: look at the inputs of this"
+        " layer"
+      )
   double = jnp.float64 in (w.dtype, gram.dtype)
   dtype = jnp.float64 if double else jnp.float32
   return w.astype(dtype), gram.astype(dtype)
@@ -109,6 +117,45 @@ def kept_entries(size: int, sparsity: Any, convention: str) -> Any:
   if convention == "reference":
     pruned = jnp.minimum(pruned, size - 1)
   return size - pruned
+
+
+def factored(
+  attempt: Callable[[jax.Array], jax.Array], damping: jax.Array, least: float
+) -> tuple[jax.Array, jax.Array]:
+  """Factor a matrix with ever more damping, until it can be done.
+
+  Args:
+    attempt: From a damping [] to a factor or an inverse [I, I], whose diagonal
+      is finite and positive if it could be made.
+    damping: The first damping, [].
+    least: What follows a damping of 0, and the least of all later ones.
+
+  Returns:
+    The factor, and the damping that it needed; the identity and infinity where
+    ten times as much, four times over, does not help.
+  """
+
+  def failed(factor: jax.Array) -> jax.Array:
+    diagonal = jnp.diagonal(factor)
+    return ~jnp.all(jnp.isfinite(diagonal) & (diagonal > 0.0))
+
+  def again(carry: tuple) -> tuple:
+    tried, damping, _ = carry
+    damping = jnp.maximum(damping * 10.0, least)
+    return tried + 1, damping, attempt(damping)
+
+  _, damping, factor = lax.while_loop(
+    lambda carry: failed(carry[2]) & (carry[0] < _TRIES),
+    again,
+    (jnp.int32(1), damping, attempt(damping)),
+  )
+  hopeless = failed(factor)
+  # With the identity scores are squares, and nothing is compensated.
+  eye = jnp.eye(factor.shape[0], dtype=factor.dtype)
+  return (
+    jnp.where(hopeless, eye, factor),
+    jnp.where(hopeless, jnp.inf, damping),
+  )
 
 
 def prepared(

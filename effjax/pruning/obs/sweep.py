@@ -23,6 +23,7 @@ from effjax.pruning.obs.solution import (
   Solution,
   check_n_m,
   check_operands,
+  factored,
   kept_entries,
   prepared,
 )
@@ -31,7 +32,6 @@ from effjax.pruning.scores import check_convention
 _SUPER = 128  # columns of a super-block, about
 _UNROLLED = 9  # columns swept without a loop: the taps of a 3x3 kernel
 _SORTED = 1 << 12  # entries up to which a sort beats counting
-_TRIES = 5  # factorisations, each with ten times the damping
 _EXACT = lax.Precision.HIGHEST
 
 
@@ -172,26 +172,7 @@ def _factor(gram, mean, damping):
     lower = lax.linalg.cholesky(whole[::-1, ::-1], symmetrize_input=False)
     return jnp.tril(lower)[::-1, ::-1]
 
-  def failed(factor):
-    diagonal = jnp.diagonal(factor)
-    return ~jnp.all(jnp.isfinite(diagonal) & (diagonal > 0.0))
-
-  def again(carry):
-    tried, damping, _ = carry
-    damping = jnp.where(damping > 0.0, damping * 10.0, 1e-6).astype(gram.dtype)
-    return tried + 1, damping, attempt(damping)
-
-  _, damping, factor = lax.while_loop(
-    lambda carry: failed(carry[2]) & (carry[0] < _TRIES),
-    again,
-    (jnp.int32(1), damping, attempt(damping)),
-  )
-  hopeless = failed(factor)
-  # Without a factor the scores are squares, and nothing is compensated.
-  return (
-    jnp.where(hopeless, eye, factor),
-    jnp.where(hopeless, jnp.inf, damping),
-  )
+  return factored(attempt, damping, 1e-6)
 
 
 def _super_block(

@@ -180,6 +180,15 @@ def test_a_traced_sparsity_counts_alike():
     np.testing.assert_array_equal(traced(sparsity), solve(sparsity))
 
 
+def test_inside_a_traced_function_a_known_matrix_is_still_looked_at():
+  gram, w = jnp.eye(8), jnp.ones((2, 8))
+  count = jax.jit(lambda s: jnp.sum(obs.sparsegpt(w, gram, s).mask))
+  assert int(count(0.5)) == 8
+  bad = gram.at[0, 0].set(jnp.nan)
+  with pytest.raises(ValueError, match="NaN or infinities"):
+    jax.jit(lambda s: obs.sparsegpt(w, bad, s).mask)(0.5)
+
+
 @pytest.mark.parametrize("size", [(16, 300), (40, 160)])
 def test_a_large_block_counts_exactly(size):
   rng = np.random.default_rng(2)

@@ -1,16 +1,10 @@
-import os
-import pathlib
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
 from effjax.training import mesh as meshes
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests import devices
 
 
 def test_one_device():
@@ -36,19 +30,10 @@ def test_specs_follow_the_longest_common_end():
 @pytest.mark.timeout(900)  # long only where the machine is crowded
 @pytest.mark.multidevice
 def test_eight_devices(tmp_path):
-  flags = "--xla_force_host_platform_device_count=8"
-  done = subprocess.run(
-    (sys.executable, "-m", "tests.training.eight_devices", str(tmp_path)),
-    cwd=ROOT,
-    env=os.environ
-    | {
-      "JAX_PLATFORMS": "cpu",
-      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
-      "XLA_FLAGS": flags,
-    },
-    capture_output=True,
-    text=True,
+  printed = devices.run_on_eight(
+    "tests.training.eight_devices",
+    tmp_path,
     timeout=800,
+    JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # compiles in half the time
   )
-  assert done.returncode == 0, done.stderr[-4000:]
-  assert "all checks passed" in done.stdout
+  assert "all checks passed" in printed

@@ -69,7 +69,7 @@ def _state(name: str, directory: str | None) -> str:
     if package is not None:
       state = f"absent, {_megabytes(package.size)} to fetch"
   return (
-    f"{name:<16} {state}\n{'':<16} {declaration.title}\n{'':<16} licence:"
+    f"{name:<18} {state}\n{'':<18} {declaration.title}\n{'':<18} licence:"
     f" {declaration.licence}"
   )
 

@@ -95,6 +95,31 @@ def read_label_last(
   }
 
 
+def read_class_names(
+  content: bytes, place: str = "the list of classes"
+) -> tuple[str, ...]:
+  """Read the names of classes, a JSON list in the order of their numbers.
+
+  Args:
+    content: the JSON text.
+    place: where it comes from, for messages.
+
+  Returns:
+    The names.
+
+  Raises:
+    ValueError: the text is no list of texts.
+
+  Example:
+    >>> read_class_names(b'["tench", "goldfish"]')
+    ('tench', 'goldfish')
+  """
+  names = json.loads(content)
+  if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+    raise ValueError(f"{place} is no list of names.")
+  return tuple(names)
+
+
 # Columns in the order of the files; those of numbers are named a second time.
 ADULT_COLUMNS = (
   "age",

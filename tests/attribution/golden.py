@@ -21,7 +21,7 @@ def load(name="captum_cnn"):
 def params():
   """Returns the parameters, named as in the file."""
   return {
-    name.removeprefix("param/"): jnp.asarray(array)
+    name.removeprefix("param/"): array
     for name, array in load().items()
     if name.startswith("param/") and "batches" not in name
   }
@@ -73,8 +73,8 @@ def variables(module, x):
   def fill(path, leaf):
     name = path[-1].key
     if name in ("scale", "var"):
-      return jnp.ones(leaf.shape, leaf.dtype)
+      return np.ones(leaf.shape, leaf.dtype)
     scale = np.prod(leaf.shape[:-1]) ** -0.5 if name == "kernel" else 0.1
-    return jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype)
+    return (scale * rng.normal(size=leaf.shape)).astype(leaf.dtype)
 
   return jax.tree_util.tree_map_with_path(fill, shapes)

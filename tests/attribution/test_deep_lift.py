@@ -40,9 +40,7 @@ def assert_complete(f, params, x, target, baseline=None, tolerance=1e-5):
   return maps
 
 
-@pytest.mark.parametrize(
-  "name", ["cnn", pytest.param("resnet", marks=pytest.mark.slow), "mobilenet"]
-)
+@pytest.mark.parametrize("name", ["cnn", "resnet", "mobilenet"])
 def test_is_complete_for_models(name):
   f, params, x, target, *_ = networks.linen(name)
   assert_complete(f, params, x, target, 0.5 * x[::-1])

@@ -15,15 +15,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from effjax.pruning.allocation import check_sparsity
-from effjax.pruning.counts import static_kept
+from effjax.pruning.counts import is_traced
 from effjax.pruning.obs.solution import (
   Solution,
   check_n_m,
   check_operands,
   factored,
+  kept_entries,
   prepared,
 )
 from effjax.pruning.scores import check_convention
@@ -31,14 +33,16 @@ from effjax.pruning.scores import check_convention
 _EXACT = lax.Precision.HIGHEST
 # Numbers that the rows solved at once may hold, 64 MB of float32.
 _NUMBERS = 1 << 24
+_SCOPES = ("matrix", "rows", "columns")
 
 
 def exact_obs(
   w: jax.Array,
   gram: jax.Array,
-  sparsity: float | None = None,
+  sparsity: Any = None,
   *,
   n_m: tuple[int, int] | None = None,
+  scope: str = "matrix",
   block: int = 1,
   damping: float = 0.0,
   convention: str = "exact",
@@ -47,18 +51,22 @@ def exact_obs(
 
   All rows are followed to the end; the cheapest steps of all rows together are
   then taken. The cost grows with O I^3: for layers of up to 512 inputs or so.
+  Weights that are zero from the start cost nothing and go first.
 
   Args:
     w: Weights [O, I].
     gram: Gram matrix of their inputs [I, I], see `pruning.input_gram`.
-    sparsity: Share to prune of the whole matrix.
+    sparsity: Share to prune, a number or traced.
     n_m: Instead, (kept, of): so many of every `of` neighbours of a row.
+    scope: Where the share holds: "matrix", the rows compete; "rows", as many go
+      in every row; "columns", whole columns go, at the cost of one row.
     block: Neighbours of a row that go together; divides I.
     damping: What is added to the diagonal, as a share of its mean; where the
       matrix cannot be factored, 0.01 and then ten times as much and so on.
-    convention: "exact" removes floor(sparsity * n + 1/2) of the n blocks and
-      averages the diagonal over live columns; "reference" removes
-      ceil(sparsity * n) and counts columns without inputs as 1.
+    convention: "exact" removes floor(sparsity * n + 1/2) of the n blocks of the
+      matrix or the row, or of the n columns, and averages the diagonal over
+      live columns; "reference" removes ceil(sparsity * n), of columns one more,
+      and counts columns without inputs as 1.
 
   Returns:
     The solution.
@@ -76,44 +84,49 @@ def exact_obs(
   rows, columns = w.shape
   if (sparsity is None) == (n_m is None):
     raise ValueError("give either a sparsity or n_m, (kept, of)")
+  if scope not in _SCOPES:
+    raise ValueError(f"there is no scope {scope!r}: choose from {_SCOPES}")
   if block < 1 or columns % block:
     raise ValueError(
       f"{columns} inputs cannot be divided into blocks of {block}"
     )
-  if n_m is not None and block != 1:
-    raise ValueError("n_m and block cannot be combined")
+  if n_m is not None and (block != 1 or scope != "matrix"):
+    raise ValueError("n_m and block or scope cannot be combined")
   if not w.size:
     nothing = jnp.zeros((), w.dtype)
     return Solution(w, jnp.zeros(w.shape, bool), nothing, nothing + damping)
-  kept, of = check_n_m(n_m, columns) if n_m is not None else (0, columns)
-  blocks = columns // block
   if n_m is not None:
-    removed = None
-    steps = columns // of * (of - kept)
+    kept, of = check_n_m(n_m, columns)
+    solve = _solver(block, columns // of * (of - kept), "groups", convention)
+    limits = [of, of - kept]
   else:
-    removed = _removed(rows * blocks, sparsity, convention)
-    steps = blocks if removed else 0
-  solve = _solver(block, of, of - kept, steps, removed, convention)
-  return Solution(*solve(w, gram, jnp.asarray(damping, w.dtype)))
+    blocks = columns // block
+    size = rows * blocks if scope == "matrix" else blocks
+    removed = _removed(size, sparsity, scope, convention)
+    one = "columns" if scope == "columns" else "rows"
+    solve = _solver(block, blocks, one, convention)
+    limits = [removed, -1] if scope == "matrix" else [-1, removed]
+  limits = jnp.stack([jnp.asarray(limit, jnp.int32) for limit in limits])
+  return Solution(*solve(w, gram, limits, jnp.asarray(damping, w.dtype)))
 
 
-def _removed(size: int, sparsity: Any, convention: str) -> int:
-  """Count the blocks that go."""
+def _removed(size: int, sparsity: Any, scope: str, convention: str) -> Any:
+  """Count the blocks that go, int or int32 []."""
   if convention == "exact":
-    return size - static_kept(size, sparsity, "exact")
-  return min(math.ceil(size * check_sparsity(sparsity)), size)
+    return size - kept_entries(size, sparsity, "exact")
+  more = int(scope == "columns")
+  if not is_traced(sparsity):
+    return min(math.ceil(size * check_sparsity(sparsity)) + more, size)
+  share = jnp.clip(sparsity.astype(jnp.float32), 0.0, 1.0)
+  removed = jnp.ceil(share * np.float32(size)).astype(jnp.int32) + more
+  return jnp.minimum(removed, size)
 
 
 @functools.cache
-def _solver(block, of, most, steps, removed, convention):
+def _solver(block, steps, kind, convention):
+  """Make the compiled solver of one kind."""
   solve = functools.partial(
-    _solve,
-    block=block,
-    of=of,
-    most=most,
-    steps=steps,
-    removed=removed,
-    convention=convention,
+    _solve, block=block, steps=steps, kind=kind, convention=convention
   )
   if jax.default_backend() == "cpu":
     # Factorisations of a batch may wait for each other for ever on the CPU.
@@ -121,27 +134,53 @@ def _solver(block, of, most, steps, removed, convention):
   return jax.jit(solve)
 
 
-def _solve(w, gram, damping, *, block, of, most, steps, removed, convention):
-  """Solve; see `exact_obs`."""
+def _solve(w, gram, limits, damping, *, block, steps, kind, convention):
+  """Solve for one kind of choice.
+
+  Args:
+    w: Weights [O, I].
+    gram: Gram matrix [I, I].
+    limits: For "groups" the columns of a group and how many of them go; else
+      how many blocks go in all and, unless it is negative, in each row. int32
+      [2].
+    damping: The first damping, [].
+    block: Columns of a block.
+    steps: How many blocks of a row are followed.
+    kind: "rows", "columns" or "groups".
+    convention: See `exact_obs`.
+
+  Returns:
+    The fields of the solution.
+  """
   dead = jnp.diagonal(gram) == 0.0
   gram, mean = prepared(gram, dead, convention)
   start = jnp.where(dead[None, :], 0.0, w)
   inverse, damping = _inverse(gram, mean, damping)
-  columns = w.shape[1]
-  chunk = max(1, _NUMBERS // (columns * columns))
+  rows, columns = w.shape
   follow = functools.partial(
-    _follow, inverse, block=block, of=of, most=most, steps=steps
+    _follow,
+    inverse,
+    block=block,
+    steps=steps,
+    limits=limits if kind == "groups" else None,
   )
-  if steps:
-    order, losses = lax.map(follow, start, batch_size=min(chunk, w.shape[0]))
+  # Rows that are followed at once, each with its own inverse.
+  chunk = min(max(1, _NUMBERS // (columns * columns)), rows)
+  if not steps:
+    order = jnp.zeros((rows, 0), jnp.int32)
+  elif kind == "columns":
+    order = jnp.broadcast_to(follow(start)[0], (rows, steps))
   else:
-    order = jnp.zeros((w.shape[0], 0), jnp.int32)
-    losses = order.astype(w.dtype)
-  if removed is None:
-    taken = jnp.full(w.shape[0], steps, jnp.int32)
+    order, losses = lax.map(follow, start[:, None], batch_size=chunk)
+  if kind == "groups":
+    taken = jnp.full(rows, steps, jnp.int32)
+  elif kind == "columns":
+    taken = jnp.full(rows, limits[1])
   else:
-    taken = _cheapest(losses, removed)
-  rank = jnp.zeros((w.shape[0], columns // block), jnp.int32) + steps
+    taken = jnp.where(
+      limits[1] < 0, _cheapest(losses, limits[0]), jnp.full(rows, limits[1])
+    )
+  rank = jnp.full((rows, columns // block), steps, jnp.int32)
   rank = jax.vmap(lambda r, o: r.at[o].set(jnp.arange(steps, dtype=jnp.int32)))(
     rank, order
   )
@@ -150,11 +189,12 @@ def _solve(w, gram, damping, *, block, of, most, steps, removed, convention):
   damped = gram + eye * (jnp.where(jnp.isfinite(damping), damping, 0.0) * mean)
   damped = jnp.where(jnp.isfinite(damping), damped, eye)
   settle = functools.partial(_settle, damped)
-  weights = lax.map(
-    lambda pair: settle(*pair),
-    (start, mask),
-    batch_size=min(chunk, w.shape[0]),
-  )
+  if kind == "columns":
+    weights = settle(start, mask[0])
+  else:
+    weights = lax.map(
+      lambda pair: settle(*pair), (start[:, None], mask), batch_size=chunk
+    )[:, 0]
   change = start - weights
   bent = jnp.matmul(change, damped, precision=_EXACT)
   loss = 0.5 * jnp.sum(change * bent)
@@ -175,93 +215,102 @@ def _inverse(gram, mean, damping):
   return factored(attempt, damping, 0.01)
 
 
-def _follow(inverse, w, *, block, of, most, steps):
-  """Remove the blocks of a row one after the other.
+def _follow(inverse, w, *, block, steps, limits):
+  """Remove the blocks of rows one after the other, the same in all of them.
 
   Args:
     inverse: Inverse of the Gram matrix [I, I].
-    w: The row [I].
+    w: The rows [R, I].
     block: Columns of a block.
-    of: Columns of a group.
-    most: How many of a group may go.
     steps: How many blocks go.
+    limits: The columns of a group and how many of them may go, int32 [2]; None
+      if any may go.
 
   Returns:
     The order of the blocks, int32 [T], and the loss of each step [T].
   """
-  columns = w.size
+  rows, columns = w.shape
   blocks = columns // block
-  tiles = inverse.reshape(blocks, block, blocks, block)
-  tiles = tiles[jnp.arange(blocks), :, jnp.arange(blocks), :]
-  group = jnp.arange(blocks) * block // of
+  every = jnp.arange(blocks, dtype=jnp.int32)
+  tiles = inverse.reshape(blocks, block, blocks, block)[every, :, every, :]
 
   def step(carry, t):
     w, tiles, gone, units = carry
-    parts = w.reshape(blocks, block)
+    parts = jnp.transpose(w.reshape(rows, blocks, block), (1, 2, 0))
     if block == 1:
-      scores = jnp.square(parts[:, 0]) / tiles[:, 0, 0]
+      scores = jnp.sum(jnp.square(parts[:, 0]), axis=1) / tiles[:, 0, 0]
     else:
-      solved = jnp.linalg.solve(tiles, parts[:, :, None])[..., 0]
-      scores = jnp.sum(parts * solved, axis=1)
-    full = jax.ops.segment_sum(
-      gone.astype(jnp.int32), group, num_segments=columns // of
-    )
-    barred = gone | ((full >= most)[group] if of < columns else False)
+      scores = jnp.sum(parts * jnp.linalg.solve(tiles, parts), axis=(1, 2))
+    barred = gone
+    if limits is not None:
+      group = every * block // limits[0]
+      full = jnp.zeros(blocks, jnp.int32).at[group].add(gone.astype(jnp.int32))
+      barred = gone | (full >= limits[1])[group]
     p = jnp.argmin(jnp.where(barred, jnp.inf, scores)).astype(jnp.int32)
     start = p * block
     mine = lambda x: lax.dynamic_slice_in_dim(x, start, block, axis=-1)
     # What is left of the columns of this block.
     panel = mine(inverse) - jnp.matmul(units.T, mine(units), precision=_EXACT)
     tile = lax.dynamic_index_in_dim(tiles, p, keepdims=False)
-    removed = lax.dynamic_slice_in_dim(w, start, block)
     if block == 1:
-      unit = panel[:, 0] / jnp.sqrt(tile[0, 0])
-      unit = unit[None, :]
-      w = w - panel[:, 0] * (removed[0] / tile[0, 0])
+      unit = panel.T / jnp.sqrt(tile)
+      w = w - mine(w) / tile * panel.T
     else:
       lower = lax.linalg.cholesky(tile, symmetrize_input=False)
       unit = lax.linalg.triangular_solve(
         lower, panel.T, left_side=True, lower=True
       )
-      w = w - panel @ jnp.linalg.solve(tile, removed)
+      shares = jnp.linalg.solve(tile, mine(w).T)
+      w = w - jnp.matmul(panel, shares, precision=_EXACT).T
     units = lax.dynamic_update_slice_in_dim(units, unit, t * block, axis=0)
     cut = unit.reshape(block, blocks, block)
     tiles = tiles - jnp.einsum("kba,kbc->bac", cut, cut, precision=_EXACT)
     gone = gone.at[p].set(True)
     # What is gone stays zero and must not divide by zero.
-    dead = jnp.repeat(gone, block)
-    w = jnp.where(dead, 0.0, w)
+    w = jnp.where(jnp.repeat(gone, block)[None, :], 0.0, w)
     eye = jnp.eye(block, dtype=w.dtype)
     tiles = jnp.where(gone[:, None, None], eye, tiles)
     return (w, tiles, gone, units), (p, 0.5 * scores[p])
 
-  units = jnp.zeros((max(steps, 1) * block, columns), w.dtype)
+  units = jnp.zeros((steps * block, columns), w.dtype)
   carry = w, tiles, jnp.zeros(blocks, bool), units
   _, (order, losses) = lax.scan(step, carry, jnp.arange(steps))
   return order, losses
 
 
-def _cheapest(losses: jax.Array, removed: int) -> jax.Array:
+def _cheapest(losses: jax.Array, removed: jax.Array) -> jax.Array:
   """Count how many of the cheapest steps belong to each row, int32 [O]."""
-  if not removed:
-    return jnp.zeros(losses.shape[0], jnp.int32)
   flat = losses.reshape(-1)
-  chosen = jnp.zeros(flat.size, bool).at[jnp.argsort(flat)[:removed]].set(True)
+  cheap = jnp.arange(flat.size, dtype=jnp.int32) < removed
+  chosen = jnp.zeros(flat.size, bool).at[jnp.argsort(flat)].set(cheap)
   return jnp.sum(chosen.reshape(losses.shape), axis=1, dtype=jnp.int32)
 
 
 def _settle(gram: jax.Array, w: jax.Array, mask: jax.Array) -> jax.Array:
-  """Find the weights that stay: the least change of the outputs of a row."""
+  """Find the weights that stay: the least change of the outputs of some rows.
+
+  Args:
+    gram: Gram matrix [I, I].
+    w: The rows [R, I].
+    mask: What stays in all of them [I].
+
+  Returns:
+    The rows.
+  """
   both = mask[:, None] & mask[None, :]
-  eye = jnp.eye(w.size, dtype=w.dtype)
-  wanted = jnp.where(mask, jnp.matmul(gram, w, precision=_EXACT), 0.0)
+  eye = jnp.eye(mask.size, dtype=w.dtype)
+  lost = jnp.where(mask[None, :], 0.0, w)
+  wanted = jnp.matmul(gram, lost.T, precision=_EXACT)
   lower = lax.linalg.cholesky(
     jnp.where(both, gram, eye), symmetrize_input=False
   )
   half = lax.linalg.triangular_solve(
-    lower, wanted[:, None], left_side=True, lower=True
+    lower,
+    jnp.where(mask[:, None], wanted, 0.0),
+    left_side=True,
+    lower=True,
   )
-  found = lax.linalg.triangular_solve(
+  more = lax.linalg.triangular_solve(
     lower, half, left_side=True, lower=True, transpose_a=True
   )
-  return jnp.where(mask, found[:, 0], 0.0)
+  return jnp.where(mask[None, :], w + more.T, 0.0)

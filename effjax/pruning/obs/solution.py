@@ -141,13 +141,15 @@ def factored(
 
   def again(carry: tuple) -> tuple:
     tried, damping, _ = carry
-    damping = jnp.maximum(damping * 10.0, least)
+    more = jnp.maximum(damping * 10.0, least)
+    damping = jnp.where(tried == 0, damping, more)
     return tried + 1, damping, attempt(damping)
 
+  # Begins with what counts as failed, so that `attempt` is compiled once.
+  nothing = jax.eval_shape(attempt, damping)
+  start = jnp.int32(0), damping, jnp.zeros(nothing.shape, nothing.dtype)
   _, damping, factor = lax.while_loop(
-    lambda carry: failed(carry[2]) & (carry[0] < _TRIES),
-    again,
-    (jnp.int32(1), damping, attempt(damping)),
+    lambda carry: failed(carry[2]) & (carry[0] < _TRIES), again, start
   )
   hopeless = failed(factor)
   # With the identity scores are squares, and nothing is compensated.

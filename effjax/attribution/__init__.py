@@ -1,7 +1,12 @@
 """What in an example a model's output rests on."""
 
 from effjax.attribution import rules
-from effjax.attribution.cam import grad_cam, guided_grad_cam, resize_maps
+from effjax.attribution.cam import (
+  grad_cam,
+  guided_grad_cam,
+  resize_maps,
+  score_cam,
+)
 from effjax.attribution.gradients import (
   REDUCTIONS,
   RULES,
@@ -48,6 +53,7 @@ __all__ = [
   "rise",
   "rules",
   "saliency",
+  "score_cam",
   "smoothgrad",
   "vargrad",
 ]

@@ -68,6 +68,57 @@ def grad_cam(
   return _grad_cam(f, names, options, params, x, target)
 
 
+def score_cam(
+  f: Model,
+  params: Any,
+  x: Any,
+  target: Any,
+  *,
+  layer: str,
+  relu: bool = True,
+  upsample: str | None = None,
+  channel_axis: int | None = None,
+  chunk_size: int | None = 32,
+) -> Array:
+  """Returns a layer's channels, weighted by what they alone let f see.
+
+  The positive part of the sum over channels c of w_c A_c, where A is the
+  layer's result, its bias included. A channel is enlarged to the size of x by
+  "bilinear" and scaled to [0, 1]; w is the softmax over channels of the logits
+  of x times that mask. Wang et al. 2020, arXiv:1910.01279, algorithm 1, whose
+  baseline of the logits cancels in the softmax. A channel that is constant
+  shows nothing and gets the weight 0.
+
+  Args:
+    f: `(params, x) -> logits [B, A]`, see `guided_backprop`; no gradient is
+      taken. For weights by probabilities give an `f` that ends in a softmax.
+    params: The parameters, any tree.
+    x: [B, ...] floating, with the axes of the layer.
+    target: [B] integers, or one for all.
+    layer: The name of the layer's kernel in params, such as "conv2/kernel".
+    relu: Whether to cut off negative parts, before enlarging.
+    upsample: As for `grad_cam`.
+    channel_axis: As for `grad_cam`.
+    chunk_size: How many channels are evaluated together; None for all.
+
+  Returns:
+    Maps like the layer's result, [B, H', W', 1] if its channels are last, of
+    the type of x.
+
+  Raises:
+    ValueError: As for `grad_cam`.
+
+  >>> f = lambda w, x: jnp.sum(x @ w, axis=1)
+  >>> x = jnp.array([[[3.0, 1.0], [1.0, 2.0]]])
+  >>> maps = score_cam(f, 10 * jnp.eye(2), x, 0, layer="")
+  >>> [round(float(m)) for m in maps[0, :, 0]]
+  [30, 10]
+  """
+  f, params, x, target, names = guided.read(f, params, x, target)
+  options = (layer, relu, _read_upsample(upsample), channel_axis, chunk_size)
+  return _score_cam(f, names, options, params, x, target)
+
+
 def guided_grad_cam(
   f: Model,
   params: Any,
@@ -188,6 +239,31 @@ def _read_upsample(method: str | None) -> str | None:
   return method
 
 
+def _channels(known: Layer, axis: int | None, ndim: int) -> tuple[int, tuple]:
+  """Returns the axis of the channels and those of the places."""
+  axis = (known.channel_axis if axis is None else axis) % ndim
+  return axis, tuple(k for k in range(1, ndim) if k != axis)
+
+
+def _enlarge(maps: Array, x: Array, places: Sequence[int], method: str | None):
+  """Gives maps the size of x at their places."""
+  if method is None:
+    return maps
+  if x.ndim != maps.ndim:
+    raise ValueError(
+      f"a map of the layer, {list(maps.shape)}, cannot be enlarged to x"
+      f" {list(x.shape)}, which has other axes; use upsample=None and"
+      " resize_maps, or another layer"
+    )
+  shape = [x.shape[k] if k in places else n for k, n in enumerate(maps.shape)]
+  return resize_maps(maps, shape, method=method)
+
+
+def _finish(weights: Array, result: Array, axis: int, relu: bool) -> Array:
+  maps = jnp.sum(weights * result, axis=axis, keepdims=True)
+  return jnp.maximum(maps, 0) if relu else maps
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _grad_cam(f, names, options, params, x, target):
   layer, relu, upsample, channel_axis = options
@@ -199,20 +275,38 @@ def _grad_cam(f, names, options, params, x, target):
   rule = guided.gradient_rule(values)
   got = propagation.walk(units, start, rule, until=output)
   result = repeated.widen(values[output])
+  axis, places = _channels(known, channel_axis, result.ndim)
   slope = got.get(output, jnp.zeros_like(result))
-  axis = known.channel_axis if channel_axis is None else channel_axis
-  axis = axis % result.ndim
-  places = tuple(k for k in range(1, result.ndim) if k != axis)
   weights = jnp.mean(slope, axis=places, keepdims=True)
-  maps = jnp.sum(weights * result, axis=axis, keepdims=True)
-  maps = jnp.maximum(maps, 0) if relu else maps
-  if upsample is not None:
-    if x.ndim != result.ndim:
-      raise ValueError(
-        f"the map of {layer!r}, {list(maps.shape)}, cannot be enlarged to x"
-        f" {list(x.shape)}, which has other axes; use upsample=None and"
-        " resize_maps"
-      )
-    shape = [x.shape[k] if k in places else n for k, n in enumerate(maps.shape)]
-    maps = resize_maps(maps, shape, method=upsample)
-  return maps.astype(x.dtype)
+  maps = _finish(weights, result, axis, relu)
+  return _enlarge(maps, x, places, upsample).astype(x.dtype)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _score_cam(f, names, options, params, x, target):
+  layer, relu, upsample, channel_axis, chunk_size = options
+  units = group(jaxprs.trace(f, names, params, x))
+  unit, known = find_layer(units, layer)
+  values = jaxprs.run(units.graph, params, x)
+  result = repeated.widen(values[unit.outputs[0]])
+  axis, places = _channels(known, channel_axis, result.ndim)
+
+  def score(c):
+    channel = jax.lax.dynamic_index_in_dim(result, c, axis)
+    large = _enlarge(channel, x, places, "bilinear")
+    low, high = (
+      extreme(large, axis=places, keepdims=True)
+      for extreme in (jnp.min, jnp.max)
+    )
+    live = high > low
+    mask = (large - low) / jnp.where(live, high - low, 1)
+    seen = (repeated.widen(x) * mask).astype(x.dtype)
+    logits = repeated.widen(repeated.target_logits(f, params, seen, target))
+    return jnp.where(live.reshape(-1), logits, -jnp.inf)
+
+  scores = repeated.each(score, result.shape[axis], chunk_size)
+  # Channels that are all constant would divide 0 by 0.
+  weights = jax.nn.softmax(scores, axis=0, where=scores > -jnp.inf)
+  shape = [n if k in (0, axis) else 1 for k, n in enumerate(result.shape)]
+  maps = _finish(weights.T.reshape(shape), result, axis, relu)
+  return _enlarge(maps, x, places, upsample).astype(x.dtype)

@@ -93,16 +93,31 @@ def read_baseline(x: Array, baseline: Any, name: str = "baseline") -> Array:
   array = jnp.asarray(0 if baseline is None else baseline, x.dtype)
   if not array.ndim:
     return jnp.full(x.shape, array)
-  full = array[None] if array.ndim == x.ndim - 1 else array
-  fits = full.ndim == x.ndim and all(
-    a in (1, b) for a, b in zip(full.shape, x.shape, strict=True)
-  )
-  if not fits:
+  full = of_rank(array, x)
+  if full is None:
     raise ValueError(
       f"{name} must be a number or have a shape that fits x {list(x.shape)},"
       f" got {list(array.shape)}."
     )
   return jnp.broadcast_to(full, x.shape)
+
+
+def of_rank(array: Any, x: Array) -> Any:
+  """Gives an array the rank of x.
+
+  Args:
+    array: Of the shape of an example, or of the rank of x.
+    x: [B, ...].
+
+  Returns:
+    The array, with a leading axis of length 1 if it had none for examples; None
+    if it does not broadcast to x.
+  """
+  full = array[None] if array.ndim == x.ndim - 1 else array
+  fits = full.ndim == x.ndim and all(
+    a in (1, b) for a, b in zip(full.shape, x.shape, strict=True)
+  )
+  return full if fits else None
 
 
 def target_logits(f: Model, params: Any, x: Array, target: Array) -> Array:

@@ -58,10 +58,8 @@ def smoothgrad(
   >>> smoothgrad(jax.random.key(0), f, w, x, 0, copies=4).tolist()
   [[1.0, -2.0]]
   """
-  f, params, x, target = repeated.read(f, params, x, target)
-  sigma = repeated.read_baseline(x, sigma, "sigma")
-  options = (method or repeated.gradient, copies, chunk_size)
-  return _smoothgrad(key, f, params, x, target, sigma, squared, *options)
+  operands = _read(f, params, x, target, sigma, method)
+  return _smoothgrad(key, *operands, squared, copies, chunk_size)
 
 
 def vargrad(
@@ -103,10 +101,8 @@ def vargrad(
   >>> vargrad(jax.random.key(0), f, w, jnp.ones((1, 2)), 0, copies=4).tolist()
   [[0.0, 0.0]]
   """
-  f, params, x, target = repeated.read(f, params, x, target)
-  sigma = repeated.read_baseline(x, sigma, "sigma")
-  options = (method or repeated.gradient, copies, chunk_size)
-  return _vargrad(key, f, params, x, target, sigma, *options)
+  operands = _read(f, params, x, target, sigma, method)
+  return _vargrad(key, *operands, copies, chunk_size)
 
 
 def gradient_shap(
@@ -261,13 +257,21 @@ def mean_over_paths(
   return repeated.add(term, copies, chunk_size) / copies
 
 
+def _read(
+  f: Model, params: Any, x: Any, target: Any, sigma: Any, method: Method | None
+) -> tuple:
+  f, params, x, target = repeated.read(f, params, x, target)
+  sigma = repeated.read_baseline(x, sigma, "sigma")
+  return f, params, x, target, sigma, method or repeated.gradient
+
+
 def _shifted(x: Array, noise: Array) -> Array:
   return (repeated.widen(x) + noise).astype(x.dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 6, 7, 8, 9))
 def _smoothgrad(
-  key, f, params, x, target, sigma, squared, method, copies, chunk_size
+  key, f, params, x, target, sigma, method, squared, copies, chunk_size
 ):
   maps = mean_over_noise(
     lambda z: method(f, params, z, target),

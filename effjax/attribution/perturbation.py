@@ -239,11 +239,8 @@ def read_groups(
   """
   traced = isinstance(groups, jax.core.Tracer)
   array = groups if traced else np.asarray(groups)
-  full = array[None] if array.ndim == x.ndim - 1 else array
-  fits = full.ndim == x.ndim and all(
-    a in (1, b) for a, b in zip(full.shape, x.shape, strict=True)
-  )
-  if not fits or not jnp.issubdtype(array.dtype, jnp.integer):
+  full = repeated.of_rank(array, x)
+  if full is None or not jnp.issubdtype(array.dtype, jnp.integer):
     raise ValueError(
       f"{name} must be integers of a shape that fits x {list(x.shape)}, got"
       f" {array.dtype}{list(array.shape)}."

@@ -123,3 +123,76 @@ def test_errors():
     attribution.grad_cam(twice, jnp.eye(2), jnp.ones((1, 2)), 0, layer="")
   with pytest.raises(ValueError, match="another rank"):
     attribution.resize_maps(jnp.ones((2, 2)), (4,))
+
+
+def by_loops(f, x, target, result):
+  """Returns the Score-CAM of a result [B, H, W, C], channel by channel."""
+  enlarge = jax.jit(
+    functools.partial(jax.image.resize, method="bilinear"), static_argnums=1
+  )
+  every = np.asarray(enlarge(result, (*x.shape[:3], result.shape[3])))
+  maps = np.zeros((*result.shape[:3], 1))
+  for b in range(len(x)):
+    scores = np.full(result.shape[3], -np.inf)
+    for c in range(result.shape[3]):
+      large = every[b, :, :, c]
+      if np.ptp(large):
+        mask = ((large - large.min()) / np.ptp(large))[None, :, :, None]
+        scores[c] = f(x[b : b + 1] * mask)[0, target[b]]
+    weights = np.exp(scores - scores.max())
+    maps[b, :, :, 0] = result[b] @ (weights / weights.sum())
+  return np.maximum(maps, 0)
+
+
+def test_score_cam_by_loops():
+  f, params, x, target, module, statistics = networks.linen("cnn")
+  # A pruned channel shows nothing.
+  params = jax.tree.map(np.array, params)
+  params["conv2"]["kernel"][..., 1] = 0
+  run = functools.partial(intercepted, module, statistics, "conv2", params, x)
+  _, result = jax.jit(run)(0.0)
+  explain = functools.partial(attribution.score_cam, layer="conv2/kernel")
+  apply = lambda x: np.asarray(f(params, x))
+  expected = by_loops(apply, x, target, np.asarray(result))
+  assert expected.max() > 0.1
+  for chunk_size in (3, None):
+    maps = explain(f, params, x, target, chunk_size=chunk_size)
+    np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_score_cam_prefers_the_channel_that_counts():
+  """Two channels copy one half of x each; the logit counts the first half."""
+  rng = np.random.default_rng(0)
+  x = rng.uniform(1, 2, size=(2, 4, 6, 2)).astype(np.float32)
+  x[:, :, :3, 1], x[:, :, 3:, 0] = 0, 0
+
+  def f(w, x):
+    seen = x @ w
+    half = jnp.sum(seen[:, :, :3], axis=(1, 2, 3))
+    return jnp.stack([half, -half, 0 * half], axis=1)
+
+  w = np.eye(2, dtype=np.float32)
+  args = (f, w, x[[0, 0, 0]], [0, 1, 2])
+  maps = attribution.score_cam(*args, layer="")
+  for_it, against, indifferent = np.asarray(maps)[..., 0]
+  copy = x[0].sum(axis=2)
+  left, right = copy[:, :3], copy[:, 3:]
+  np.testing.assert_allclose(for_it[:, :3], left, rtol=1e-3)
+  np.testing.assert_allclose(for_it[:, 3:], 0, atol=1e-3)
+  np.testing.assert_allclose(against[:, 3:], right, rtol=1e-3)
+  np.testing.assert_allclose(indifferent, copy / 2, rtol=1e-5)
+
+
+def test_score_cam_of_constant_channels_is_zero():
+  f = lambda w, x: jnp.sum(x @ w, axis=1)
+  w = np.zeros((2, 2), np.float32)
+  maps = attribution.score_cam(
+    f, w, np.ones((1, 3, 2), np.float32), 0, layer=""
+  )
+  np.testing.assert_array_equal(maps, 0)
+
+
+def test_score_cam_of_one_pruned_copy_for_each_example():
+  networks.assert_explains_copies(
+    functools.partial(attribution.score_cam, layer="conv1/kernel")
+  )

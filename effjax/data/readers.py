@@ -114,7 +114,10 @@ def read_class_names(
     >>> read_class_names(b'["tench", "goldfish"]')
     ('tench', 'goldfish')
   """
-  names = json.loads(content)
+  try:
+    names = json.loads(content)
+  except ValueError as error:
+    raise ValueError(f"{place} is no JSON text ({error}).") from error
   if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
     raise ValueError(f"{place} is no list of names.")
   return tuple(names)

@@ -50,6 +50,20 @@ def test_label_last():
   assert arrays["classes"].tolist() == [7, 2]
 
 
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (b'["tench", "gold', "names.json is no JSON text"),
+    (b"\xff", "names.json is no JSON text"),
+    (b'{"0": "tench"}', "names.json is no list of names"),
+    (b'["tench", 1]', "names.json is no list of names"),
+  ],
+)
+def test_damaged_names_of_classes_are_named(content, message):
+  with pytest.raises(ValueError, match=message):
+    readers.read_class_names(content, "names.json")
+
+
 def _file(content, **fields):
   sha256 = hashlib.sha256(content).hexdigest()
   return registry.File(name="x", sha256=sha256, **fields)

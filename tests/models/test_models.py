@@ -40,6 +40,21 @@ FROZEN = {
       for leaf in ("bias", "kernel")
     ),
   ],
+  "efficientnet_lite0": [
+    "head/bias",
+    "head/kernel",
+    *(
+      f"{layer}_{name}"
+      for layer in (
+        "stem",
+        "top",
+        *(f"block{i}/depthwise" for i in range(1, 17)),
+        *(f"block{i}/expand" for i in range(2, 17)),
+        *(f"block{i}/project" for i in range(1, 17)),
+      )
+      for name in ("conv/kernel", "norm/bias", "norm/scale")
+    ),
+  ],
   "resnet18": [
     "head/bias",
     "head/kernel",
@@ -113,6 +128,8 @@ def test_batch_statistics_are_named_after_their_norm():
     ("resnet34", {}, (32, 32, 3), 21_797_672),
     ("resnet50", {}, (32, 32, 3), 25_557_032),
     ("mobilenet_v1", {}, (32, 32, 3), 4_231_976),
+    # The count of the published weights.
+    ("efficientnet_lite0", {}, (32, 32, 3), 4_652_008),
   ],
 )
 def test_parameter_counts(name, options, image, count):
@@ -125,6 +142,7 @@ TINY = [
   ("resnet18", {"width": 4}),
   ("resnet50", {"width": 2, "stem": "cifar"}),
   ("mobilenet_v1", {"width": 0.0625}),
+  ("efficientnet_lite0", {"stages": ((2, 3, 2, 6, 4),), "stem": 4, "top": 8}),
 ]
 
 
@@ -206,6 +224,8 @@ def test_stems_differ_in_resolution():
     ("resnet50", {"stage_sizes": (1, 0)}, r"got 64 and \(1, 0\)"),
     ("mobilenet_v1", {"width": -0.5}, "width must be above 0"),
     ("cnn", {"features": (4, 0)}, "features and hidden"),
+    ("efficientnet_lite0", {"top": 0}, "of at least 1 each, like stem"),
+    ("efficientnet_lite0", {"stages": ((1, 3, 1, 6),)}, "must be five whole"),
   ],
 )
 def test_mistakes_are_named(name, options, message):

@@ -1,7 +1,8 @@
 """Image models in linen: init(key, images) and apply(variables, images)."""
 
-from effjax.models import face_attributes, layers
+from effjax.models import efficientnet, face_attributes, layers
 from effjax.models.cnn import CNN
+from effjax.models.efficientnet import EfficientNetLite
 from effjax.models.mlp import MLP
 from effjax.models.mobilenet import MobileNetV1
 from effjax.models.resnet import ResNet
@@ -11,9 +12,11 @@ __all__ = [
   "CNN",
   "MLP",
   "MODELS",
+  "EfficientNetLite",
   "MobileNetV1",
   "ResNet",
   "build",
+  "efficientnet",
   "face_attributes",
   "layers",
 ]

@@ -27,6 +27,7 @@ from effjax.attribution.perturbation import (
 )
 from effjax.attribution.relevance import COMPOSITES, Composite, lrp
 from effjax.attribution.surrogate import REGRESSIONS, lime
+from effjax.attribution.visualization import Transforms, visualize
 
 __all__ = [
   "COMPOSITES",
@@ -34,6 +35,7 @@ __all__ = [
   "REGRESSIONS",
   "RULES",
   "Composite",
+  "Transforms",
   "convergence_delta",
   "deconvolution",
   "deep_lift",
@@ -56,4 +58,5 @@ __all__ = [
   "score_cam",
   "smoothgrad",
   "vargrad",
+  "visualize",
 ]

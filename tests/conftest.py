@@ -4,3 +4,5 @@ import jax
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most tests run a program once: compiling it takes longer than running it.
+jax.config.update("jax_disable_most_optimizations", True)

@@ -26,6 +26,7 @@ SUITES = (
   "groups",
   "ranking",
   "bootstrap",
+  "attribution",
 )
 
 

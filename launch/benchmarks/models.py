@@ -123,7 +123,8 @@ def _torch_unit(torch, inputs, outputs, size, strides, groups=1, relu=True):
   return nn.Sequential(*parts, *([nn.ReLU(inplace=True)] if relu else []))
 
 
-def _torch_resnet18(torch, stem, width):
+def torch_resnet(torch, stem, width, stages=(2, 2, 2, 2)):
+  """Return `models.ResNet` in PyTorch; ResNet-18 by default."""
   nn = torch.nn
 
   class Block(nn.Module):
@@ -145,8 +146,8 @@ def _torch_resnet18(torch, stem, width):
   if stem == "imagenet":
     parts = [_torch_unit(torch, 3, width, 7, 2), nn.MaxPool2d(3, 2, 1)]
   inputs = width
-  for stage in range(4):
-    for block in range(2):
+  for stage, blocks in enumerate(stages):
+    for block in range(blocks):
       strides = 2 if stage and not block else 1
       parts.append(Block(inputs, width * 2**stage, strides))
       inputs = width * 2**stage
@@ -298,7 +299,7 @@ def cases(quick: bool) -> list[harness.Case]:
         models.build("resnet18", outputs=OUTPUTS, stem=stem, width=width),
         (batch, size, size, 3),
         sgd,
-        lambda torch, stem=stem: _torch_resnet18(torch, stem, width),
+        lambda torch, stem=stem: torch_resnet(torch, stem, width),
       )
     )
   if quick:

@@ -32,36 +32,44 @@ STAGES = (
 )
 
 
-def preprocess(images: jax.Array, *, side: int = SIDE) -> jax.Array:
+def preprocess(images: Any, *, side: int = SIDE) -> jax.Array:
   """Resize pictures and turn colours 0..255 into float32 (x - 127) / 128.
 
   Pictures of another size are resized as a whole, so that their proportions
-  may change, by bicubic interpolation that is widened where it shrinks (the
-  kernel of Keys 1981 with a = -1/2): columns, then rows, each rounded to whole
-  colours, which are the pixels of Pillow but for two in a thousand.
+  may change, by Pillow's bicubic interpolation, on the host. Those of the right
+  size may be traced.
 
   Args:
-    images: RGB [N, H, W, 3].
+    images: RGB [N, H, W, 3]; uint8 where they are to be resized.
     side: height and width of the result.
 
   Returns:
     float32 [N, side, side, 3].
 
+  Raises:
+    ValueError: no RGB pictures, or other than uint8 of another size.
+
   Example:
     >>> preprocess(np.full((1, 2, 2, 3), 255, np.uint8), side=1).tolist()
     [[[[1.0, 1.0, 1.0]]]]
   """
-  x = jnp.asarray(images).astype(jnp.float32)
-  if x.ndim != 4 or x.shape[3] != 3:
-    raise ValueError(f"preprocess needs RGB [N, H, W, 3], got {x.shape}.")
-  for axis in (2, 1):
-    if x.shape[axis] != side:
-      shape = (*x.shape[:axis], side, *x.shape[axis + 1 :])
-      x = jax.image.resize(
-        x, shape, "cubic", precision=jax.lax.Precision.HIGHEST
-      )
-      x = jnp.clip(jnp.round(x), 0, 255)
-  return (x - 127) / 128
+  if np.ndim(images) != 4 or images.shape[3] != 3:
+    raise ValueError(f"preprocess needs RGB [N, H, W, 3], got {images.shape}.")
+  if images.shape[1:3] != (side, side):
+    images = np.stack([_resized(image, side) for image in images])
+  return (jnp.asarray(images).astype(jnp.float32) - 127) / 128
+
+
+def _resized(image: Any, side: int) -> np.ndarray:
+  import PIL.Image
+
+  if image.dtype != np.uint8:
+    raise ValueError(
+      f"Pictures of {list(image.shape[:2])} pixels are resized to {side} as"
+      f" uint8 only, got {image.dtype}."
+    )
+  picture = PIL.Image.fromarray(np.asarray(image))
+  return np.asarray(picture.resize((side, side), PIL.Image.Resampling.BICUBIC))
 
 
 class Block(nn.Module):

@@ -1,14 +1,16 @@
 """SparseGPT: prune column after column, and let the later ones compensate.
 
 With the Gram matrix H = R R^T, R upper triangular, the weights W0 and what has
-been taken away so far, D = W0 - Q, column k stands at
+been taken away so far, D = W0 - Q, the columns B of a super-block stand at
 
-  w_k = W0_k + (sum_{i<k} D_i R_ik) / R_kk,   with the score (w_k R_kk)^2,
+  W0_B + (sum_{i before B} D_i R_iB) R_BB^-1,
 
-so that one Cholesky factor does and no inverse is formed (Frantar and Alistarh
-2023, arXiv 2301.00774, in another arrangement). Columns are swept in super-
-blocks, so that most of the work is matrix products. Inside, everything is
-transposed: a column of the weights is a row that lies in one piece.
+and one after the other is pruned there: what is lost at column j, times
+-(R_BB^-1)_jk R_jj, moves column k; the score of an entry is (w_j R_jj)^2. So
+one Cholesky factor does, and only its small diagonal blocks are inverted
+(Frantar and Alistarh 2023, arXiv 2301.00774, in another arrangement).
+Everything is transposed: a column of the weights is a row that lies in one
+piece.
 """
 
 import functools
@@ -30,7 +32,7 @@ from effjax.pruning.obs.solution import (
 from effjax.pruning.scores import check_convention
 
 _SUPER = 128  # columns of a super-block, about
-_UNROLLED = 9  # columns swept without a loop: the taps of a 3x3 kernel
+_TILE = 16  # columns that are swept before others are told, at most
 _SORTED = 1 << 12  # entries up to which a sort beats counting
 _EXACT = lax.Precision.HIGHEST
 
@@ -119,47 +121,85 @@ def _solve(w, gram, counts, damping, *, block, in_rows, convention):
   gram, mean = prepared(gram, dead, convention)
   w = jnp.where(dead[None, :], 0.0, w)
   factor, damping = _factor(gram, mean, damping)
-  rows, columns = w.shape
-  super_block = block * max(1, _SUPER // block)
-  super_block = min(super_block, -(-columns // block) * block)
-  many = -(-columns // super_block)
-  pad = many * super_block - columns
+  columns = w.shape[1]
+  many, size = super_blocks(columns, block)
   # Columns of the padding have no weights and no neighbours.
+  pad = many * size - columns
   wt = jnp.pad(w.T, ((0, pad), (0, 0)))
   factor = jnp.pad(factor, ((0, pad), (0, pad)))
-  eye = jnp.eye(columns + pad, dtype=bool)
-  beyond = jnp.arange(columns + pad) >= columns
-  factor = jnp.where(eye & beyond[:, None], 1.0, factor)
-  blocks = super_block // block
-  counts = jnp.pad(counts, (0, many * blocks - counts.size))
-  sweep = functools.partial(
-    _super_block, block=block, in_rows=in_rows, convention=convention
+  real = jnp.arange(columns + pad) < columns
+  split = lambda x: x.reshape(many, size, *x.shape[1:])
+  every = jnp.arange(many)
+  corners = factor.reshape(many, size, many, size)[every, :, every, :]
+  eye = jnp.eye(size, dtype=w.dtype)
+  corners = jnp.where(split(real)[:, :, None], corners, eye)
+  inverses = lax.linalg.triangular_solve(
+    corners, jnp.broadcast_to(eye, corners.shape), left_side=True, lower=False
   )
+  diagonals = jnp.diagonal(corners, axis1=1, axis2=2)
 
-  def step(carry: tuple, part: tuple) -> tuple:
-    reached, loss = carry
-    start, panel, w0, kept, real = part
-    mine = lax.dynamic_slice_in_dim(reached, start, super_block)
-    corner = lax.dynamic_slice_in_dim(panel, start, super_block, axis=1)
-    delta, mask, more = sweep(w0, mine, corner, kept, real)
-    reached += jnp.matmul(panel.T, delta, precision=_EXACT)
-    return (reached, loss + more), (delta, mask)
+  def step(taken: jax.Array, part: tuple) -> tuple:
+    k, panel, w0, inverse, diagonal, kept, real = part
+    reached = jnp.matmul(panel, taken, precision=_EXACT)
+    entry = w0 + jnp.matmul(inverse.T, reached, precision=_EXACT)
+    now, mask = sweep_super_block(
+      entry,
+      jnp.triu(inverse * -diagonal[:, None], 1),
+      diagonal,
+      kept,
+      real,
+      block=block,
+      in_rows=in_rows,
+      convention=convention,
+    )
+    delta = w0 - jnp.where(mask, now, 0.0)
+    taken = lax.dynamic_update_slice_in_dim(taken, delta, k * size, axis=0)
+    return taken, (now, mask)
 
-  split = lambda x: x.reshape(many, super_block, *x.shape[1:])
   parts = (
-    jnp.arange(many) * super_block,
-    split(factor),
+    every,
+    split(factor.T),
     split(wt),
-    counts.reshape(many, blocks),
-    split(~beyond),
+    inverses,
+    diagonals,
+    split_counts(counts, many, size // block),
+    split(real),
   )
-  start = jnp.zeros_like(wt), jnp.zeros((), w.dtype)
-  (_, loss), (delta, mask) = lax.scan(step, start, parts)
-  join = lambda x: x.reshape(-1, rows)[:columns].T
-  mask = join(mask) & ~dead[None, :]
-  weights = jnp.where(mask, w - join(delta), 0.0)
+  _, (now, mask) = lax.scan(step, jnp.zeros_like(wt), parts)
+  return finished(now, mask, diagonals, dead, damping)
+
+
+def super_blocks(columns: int, block: int) -> tuple[int, int]:
+  """Return how many super-blocks there are, and their columns."""
+  size = block * max(1, _SUPER // block)
+  size = min(size, -(-columns // block) * block)
+  return -(-columns // size), size
+
+
+def split_counts(counts: jax.Array, many: int, blocks: int) -> jax.Array:
+  """Give every super-block the counts of its blocks, [many, blocks]."""
+  return jnp.pad(counts, (0, many * blocks - counts.size)).reshape(many, blocks)
+
+
+def finished(now, mask, diagonals, dead, damping):
+  """Put the super-blocks together.
+
+  Args:
+    now: What the columns were when their turn came, [K, S, O].
+    mask: What is kept [K, S, O].
+    diagonals: Roots of the pivots [K, S].
+    dead: Which inputs are zero throughout, [I].
+    damping: What was needed, [].
+
+  Returns:
+    The fields of the solution.
+  """
+  lost = jnp.where(mask, 0.0, now) * diagonals[:, :, None]
+  loss = 0.5 * jnp.sum(jnp.square(lost))
   loss = jnp.where(jnp.isfinite(damping), loss, jnp.nan)
-  return weights, mask, loss, damping
+  join = lambda x: x.reshape(-1, x.shape[-1])[: dead.size].T
+  mask = join(mask) & ~dead[None, :]
+  return jnp.where(mask, join(now), 0.0), mask, loss, damping
 
 
 def _factor(gram, mean, damping):
@@ -175,98 +215,88 @@ def _factor(gram, mean, damping):
   return factored(attempt, damping, 1e-6)
 
 
-def _super_block(
-  w0, reached, corner, counts, real, *, block, in_rows, convention
+def sweep_super_block(
+  entry, coupling, diagonal, counts, real, *, block, in_rows, convention
 ):
   """Sweep the columns of a super-block.
 
   Args:
-    w0: Weights [S, O].
-    reached: What the super-blocks before add to R_kk w_k, [S, O].
-    corner: The part of R on its diagonal [S, S].
-    counts: How many entries each block of columns keeps [B].
+    entry: The columns as those before the super-block left them, [S, O].
+    coupling: How much of what is lost at a column each later one takes over,
+      strictly upper triangular [S, S].
+    diagonal: Roots of the pivots, [S].
+    counts: How many entries each block of columns keeps, int32 [B].
     real: Which columns are not padding [S].
     block: Columns of a block.
     in_rows: Whether each row keeps so many, else all rows together.
     convention: See `sparsegpt`.
 
   Returns:
-    What is taken away and what is kept, [S, O], and the loss [].
+    What the columns were when their turn came, and what is kept, [S, O].
   """
-  size, rows = w0.shape
-  if size == block:
-    return _block(w0, reached, corner, counts[0], real, in_rows, convention)
 
-  def step(carry, part):
-    reached, loss = carry
-    start, panel, w0, kept, real = part
-    mine = lax.dynamic_slice_in_dim(reached, start, block)
-    tile = lax.dynamic_slice_in_dim(panel, start, block, axis=1)
-    delta, mask, more = _block(w0, mine, tile, kept, real, in_rows, convention)
-    reached += jnp.matmul(panel.T, delta, precision=_EXACT)
-    return (reached, loss + more), (delta, mask)
+  def choose(now, diagonal, real, kept):
+    scores = jnp.square(now * diagonal[:, None])
+    scores = jnp.where(real[:, None], scores, -1.0)
+    if in_rows:
+      return _largest_of_few(scores, kept, convention)
+    return _largest(scores, kept, strict=convention == "reference")
 
-  split = lambda x: x.reshape(-1, block, *x.shape[1:])
-  parts = (
-    jnp.arange(size // block) * block,
-    split(corner),
-    split(w0),
-    counts,
-    split(real),
-  )
-  start = reached, jnp.zeros((), w0.dtype)
-  (_, loss), (delta, mask) = lax.scan(step, start, parts)
-  return delta.reshape(size, rows), mask.reshape(size, rows), loss
+  def sweep_block(now, tile, diagonal, real, kept):
+    mask = choose(now, diagonal, real, kept)
+    width = block
+    if block > _TILE:
+      width = max(u for u in range(1, _TILE + 1) if block % u == 0)
+    by_tile = mask.reshape(-1, width, mask.shape[1])
+    now, _ = _in_parts(_sweep_tile, now, tile, [by_tile], width)
+    return now, mask
+
+  columns = [diagonal.reshape(-1, block), real.reshape(-1, block), counts]
+  return _in_parts(sweep_block, entry, coupling, columns, block)
 
 
-def _block(w0, reached, tile, kept, real, in_rows, convention):
-  """Choose what a block of columns keeps, and sweep them."""
-  size = w0.shape[0]
-  # What the columns would be if nothing in this block were pruned before them.
-  entry = w0 + lax.linalg.triangular_solve(
-    tile, reached, left_side=True, lower=False, transpose_a=True
-  )
-  scores = jnp.square(entry * jnp.diagonal(tile)[:, None])
-  scores = jnp.where(real[:, None], scores, -1.0)
-  if in_rows:
-    mask = _largest_of_few(scores, kept, convention)
-  else:
-    mask = _largest(scores, kept, strict=convention == "reference")
-  width = max(u for u in range(1, min(size, _UNROLLED) + 1) if size % u == 0)
-  if width == size:
-    delta, loss = _columns(w0, reached, tile, mask)
-    return delta, mask, loss
+def _in_parts(sweep, now, coupling, operands, width):
+  """Sweep part after part; what is lost in one moves the later ones.
 
-  def step(carry, part):
-    reached, loss = carry
-    start, panel, w0, mask = part
-    mine = lax.dynamic_slice_in_dim(reached, start, width)
-    small = lax.dynamic_slice_in_dim(panel, start, width, axis=1)
-    delta, more = _columns(w0, mine, small, mask)
-    reached += jnp.matmul(panel.T, delta, precision=_EXACT)
-    return (reached, loss + more), delta
+  Args:
+    sweep: From the columns of a part [U, O], their coupling [U, U] and a part
+      of the operands to the columns as their turn came, and what is kept.
+    now: Columns [S, O].
+    coupling: Strictly upper triangular [S, S].
+    operands: What belongs to each part, [S / U, ...].
+    width: Columns U of a part.
 
-  split = lambda x: x.reshape(-1, width, *x.shape[1:])
-  starts = jnp.arange(size // width) * width
-  start = reached, jnp.zeros((), w0.dtype)
-  (_, loss), delta = lax.scan(
-    step, start, (starts, split(tile), split(w0), split(mask))
-  )
-  return delta.reshape(w0.shape), mask, loss
+  Returns:
+    The columns, and what is kept, [S, O].
+  """
+  size = now.shape[0]
+  parts = size // width
+  if parts == 1:
+    return sweep(now, coupling, *(x[0] for x in operands))
+
+  def step(now, part):
+    start, panel, operands = part
+    mine = lax.dynamic_slice_in_dim(now, start, width)
+    tile = lax.dynamic_slice_in_dim(panel, start, width, axis=1)
+    mine, mask = sweep(mine, tile, *operands)
+    lost = jnp.where(mask, 0.0, mine)
+    now += jnp.matmul(panel.T, lost, precision=_EXACT)
+    return now, (mine, mask)
+
+  starts = jnp.arange(parts) * width
+  panels = coupling.reshape(parts, width, size)
+  _, (now, mask) = lax.scan(step, now, (starts, panels, operands))
+  return now.reshape(size, -1), mask.reshape(size, -1)
 
 
-def _columns(w0, reached, tile, mask):
-  """Sweep few columns, [U, O]; return what is taken away, and the loss []."""
-  taken, loss = [], jnp.zeros((), w0.dtype)
-  for j in range(w0.shape[0]):
-    before = reached[j]
-    for i, delta in enumerate(taken):
-      before = before + delta * tile[i, j]
-    now = w0[j] + before / tile[j, j]
-    taken.append(w0[j] - jnp.where(mask[j], now, 0.0))
-    error = jnp.where(mask[j], 0.0, now * tile[j, j])
-    loss = loss + 0.5 * jnp.sum(jnp.square(error))
-  return jnp.stack(taken), loss
+def _sweep_tile(now, tile, mask):
+  """Sweep few columns, [U, O], one by one."""
+
+  def step(j, now):
+    lost = jnp.where(mask[j], 0.0, now[j])
+    return now + tile[j][:, None] * lost[None, :]
+
+  return lax.fori_loop(0, now.shape[0], step, now), mask
 
 
 def _largest(scores: jax.Array, keep: jax.Array, *, strict: bool) -> jax.Array:

@@ -2,7 +2,7 @@
 
 Captum explains the same network in PyTorch, with the same weights. It takes all
 copies of the images as one batch unless it is told to cut it; both are timed,
-as is the part of the copies that we take together.
+on one thread and on all.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,8 @@ def cases(quick: bool) -> list[harness.Case]:
   if quick:
     return _cases("ResNet of 2 blocks", (1, 1), "cifar", 4, 8, 2, 3, 2)
   return [
-    *_cases("ResNet-8", (1, 1, 1), "cifar", 16, 32, 16, COPIES, 5),
-    *_cases("ResNet-18", (2, 2, 2, 2), "imagenet", 64, 64, 4, COPIES, 10),
+    *_cases("ResNet-8", (1, 1, 1), "cifar", 16, 32, 16, COPIES, 2),
+    *_cases("ResNet-18", (2, 2, 2, 2), "imagenet", 64, 64, 4, COPIES, 5),
   ]
 
 
@@ -68,7 +68,7 @@ def _cases(
   torch = harness.torch_or_none()
   if torch:
     theirs = _captum(torch, stages, stem, width, variables, images, target)
-    maps = theirs["integrated gradients"](copies, copies * batch)().numpy()
+    maps = theirs["integrated gradients"](copies, copies * batch, 1)().numpy()
     error = np.abs(maps.transpose(0, 2, 3, 1) - ours["integrated gradients"]())
     difference = f"; maps differ by {error.max() / np.abs(maps).max():.1e}"
   return [
@@ -76,10 +76,11 @@ def _cases(
       name=f"{method}, {copies} copies, {name}, {batch} of {size}x{size}x3",
       ours=lambda run=run: jax.block_until_ready(run()),
       peers={
-        f"captum, {part * batch} images at once": theirs[method](
-          copies, part * batch
-        )
-        for part in (copies, chunk)
+        f"captum, {part * batch} images at once, {threads} threads": theirs[
+          method
+        ](copies, part * batch, threads)
+        for part in (copies, max(1, copies // 5))
+        for threads in sorted({1, harness.cores()})
         if theirs
       },
       note=f"ours: {chunk * batch} images at once"
@@ -98,8 +99,8 @@ def _captum(
   variables: Any,
   images: np.ndarray,
   target: np.ndarray,
-) -> dict[str, Callable[[int, int], Callable[[], Any]]]:
-  """Return the methods of captum: from copies and images at once to a run."""
+) -> dict[str, Callable[[int, int, int], Callable[[], Any]]]:
+  """Return captum's methods: from copies, images at once, threads to a run."""
   try:
     from captum import attr
   except ModuleNotFoundError:
@@ -110,20 +111,20 @@ def _captum(
   x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
   target = torch.from_numpy(target)
 
-  def integrated(copies, together):
+  def integrated(copies, together, threads):
     def run():
-      torch.set_num_threads(harness.cores())
+      torch.set_num_threads(threads)
       return attr.IntegratedGradients(network).attribute(
         x, target=target, n_steps=copies, internal_batch_size=together
       )
 
     return run
 
-  def smooth(copies, together):
+  def smooth(copies, together, threads):
     tunnel = attr.NoiseTunnel(attr.Saliency(network))
 
     def run():
-      torch.set_num_threads(harness.cores())
+      torch.set_num_threads(threads)
       return tunnel.attribute(
         x,
         target=target,

@@ -54,7 +54,11 @@ def _cases(
   images = rng.normal(size=(batch, size, size, 3)).astype(np.float32)
   target = rng.integers(0, OUTPUTS, batch)
   variables = jax.jit(module.init)(jax.random.key(0), images[:1])
-  args = (module.apply, variables, jnp.asarray(images), jnp.asarray(target))
+
+  def f(variables: Any, x: jax.Array) -> Any:
+    return module.apply(variables, x, train=False)
+
+  args = (f, variables, jnp.asarray(images), jnp.asarray(target))
   key = jax.random.key(1)
   ours = {
     "integrated gradients": lambda: attribution.integrated_gradients(
@@ -109,13 +113,13 @@ def _captum(
   _copy(torch, variables, network, stages)
   network.eval()
   x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-  target = torch.from_numpy(target)
+  classes = torch.from_numpy(target)
 
   def integrated(copies, together, threads):
     def run():
       torch.set_num_threads(threads)
       return attr.IntegratedGradients(network).attribute(
-        x, target=target, n_steps=copies, internal_batch_size=together
+        x, target=classes, n_steps=copies, internal_batch_size=together
       )
 
     return run
@@ -127,7 +131,7 @@ def _captum(
       torch.set_num_threads(threads)
       return tunnel.attribute(
         x,
-        target=target,
+        target=classes,
         nt_type="smoothgrad",
         nt_samples=copies,
         nt_samples_batch_size=together // len(x),

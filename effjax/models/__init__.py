@@ -1,6 +1,7 @@
 """Image models in linen: init(key, images) and apply(variables, images)."""
 
 from effjax.models import efficientnet, face_attributes, layers
+from effjax.models.capturing import Capture, Layer, capture
 from effjax.models.cnn import CNN
 from effjax.models.efficientnet import EfficientNetLite
 from effjax.models.mlp import MLP
@@ -12,10 +13,13 @@ __all__ = [
   "CNN",
   "MLP",
   "MODELS",
+  "Capture",
   "EfficientNetLite",
+  "Layer",
   "MobileNetV1",
   "ResNet",
   "build",
+  "capture",
   "efficientnet",
   "face_attributes",
   "layers",

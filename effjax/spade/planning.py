@@ -1,0 +1,205 @@
+"""What is pruned how, settled before anything is computed."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from effjax import tree as trees
+from effjax.models.capturing import Layer
+
+Tree = Any
+_BYTES = 4  # of a float32
+
+
+class Task(NamedTuple):
+  """A layer to prune.
+
+  Attributes:
+    path: The path of its kernel.
+    layer: How its kernel meets its inputs.
+    sparsity: The share to prune.
+    window: Rows and columns of its kernel, (1, 1) for a dense layer.
+    columns: Inputs I of its weight matrix [O, I].
+  """
+
+  path: str
+  layer: Layer
+  sparsity: float
+  window: tuple[int, int]
+  columns: int
+
+  @property
+  def taps(self) -> int:
+    """Entries of a row that belong to one input channel."""
+    return self.window[0] * self.window[1]
+
+
+class Plan(NamedTuple):
+  """What is pruned, and how many copies go together.
+
+  Attributes:
+    tasks: The layers to prune, in the order of the parameters.
+    copies: Copies of an example.
+    chunk_size: Copies that go through the network together.
+  """
+
+  tasks: tuple[Task, ...]
+  copies: int
+  chunk_size: int
+
+
+def make_plan(
+  capture: Callable,
+  params: Tree,
+  inputs: Any,
+  sparsities: float | Sequence[tuple[str, float | None]],
+  layers: Mapping[str, Layer] | None,
+  *,
+  copies: int,
+  chunk_size: int | None,
+  memory: int,
+) -> Plan:
+  """Settle which layers are pruned and how many copies go together.
+
+  Args:
+    capture: `(params, x) -> (logits, {path: layer inputs})`.
+    params: The parameters.
+    inputs: Shape of one copy [1, ...].
+    sparsities: A share, or rules.
+    layers: How the kernels meet their inputs, None to ask `capture`.
+    copies: Copies of an example.
+    chunk_size: Copies that go together, None to choose.
+    memory: Bytes that may be used.
+
+  Returns:
+    The plan.
+
+  Raises:
+    ValueError: If a layer has no rule or cannot be pruned, nothing is to be
+      pruned, or the chunk does not fit.
+  """
+  if not isinstance(copies, int) or copies < 1:
+    raise ValueError(f"copies must be a whole number from 1 on, got {copies!r}")
+  _, captured = jax.eval_shape(capture, params, inputs)
+  if layers is None:
+    ask = getattr(capture, "layers", None)
+    layers = ask(params, inputs) if ask else {}
+  flat = {
+    name: leaf
+    for name, leaf in zip(
+      jax.tree.leaves(trees.names(params)),
+      jax.tree.leaves(params),
+      strict=True,
+    )
+    if trees.default_where(name, leaf)
+  }
+  unknown = sorted(set(captured) - set(flat))
+  if unknown:
+    raise ValueError(
+      f"capture gives inputs of {unknown[0]!r}, which is no kernel; the nearest"
+      f" are {', '.join(trees.nearest(unknown[0], list(flat), 3)) or 'none'}"
+    )
+  shares = _shares(flat, set(captured), sparsities)
+  tasks = tuple(
+    _task(name, leaf, shares[name], layers.get(name), captured.get(name))
+    for name, leaf in flat.items()
+    if shares[name] is not None
+  )
+  if not tasks:
+    raise ValueError("the rules leave every layer as it is: nothing to prune")
+  return Plan(
+    tasks, copies, _chunk(tasks, captured, copies, chunk_size, memory)
+  )
+
+
+def _shares(
+  flat: dict[str, Any], captured: set[str], sparsities: Any
+) -> dict[str, float | None]:
+  """Find the share to prune of every kernel."""
+  if isinstance(sparsities, int | float):
+    # One number is meant for what can be pruned.
+    shares = {name: sparsities if name in captured else None for name in flat}
+  else:
+    shares = trees.assign(flat, list(sparsities))
+    # Every rule has to matter, or it is misspelt.
+    for pattern, _ in sparsities:
+      trees.select(flat, pattern)
+  for name, share in shares.items():
+    if share is None:
+      continue
+    if not isinstance(share, int | float) or not 0.0 <= share <= 1.0:
+      raise ValueError(
+        f"the sparsity of {name!r} must be from 0 to 1, or None to leave the"
+        f" layer as it is; got {share!r}"
+      )
+  return shares
+
+
+def _task(
+  name: str, leaf: Any, share: float, layer: Layer | None, captured: Any
+) -> Task:
+  """Describe how a kernel is pruned."""
+  if captured is None:
+    raise ValueError(
+      f"the layer {name!r} cannot be pruned: capture gives no inputs of it"
+      " (dense layers and ordinary convolutions have some). Leave it as it is"
+      f" by the rule ({name!r}, None)"
+    )
+  if layer is None and len(leaf.shape) == 2:
+    layer = Layer((0, 1))
+  if layer is None or len(layer.axes) != len(leaf.shape):
+    raise ValueError(
+      f"nothing tells how the kernel {name!r} of shape {leaf.shape} meets its"
+      " inputs: give layers={path: models.Layer(...)}"
+    )
+  if layer.groups != 1:
+    raise ValueError(
+      f"the layer {name!r} has {layer.groups} groups of channels; grouped and"
+      f" depthwise convolutions are not pruned: give ({name!r}, None)"
+    )
+  shape = tuple(leaf.shape[axis] for axis in layer.axes)
+  window = (shape[0], shape[1]) if layer.is_convolution else (1, 1)
+  columns = math.prod(shape[:-1])
+  if captured.shape[-1] != shape[-2]:
+    raise ValueError(
+      f"the inputs of {name!r} have {captured.shape[-1]} channels, its kernel"
+      f" has {shape[-2]}"
+    )
+  return Task(name, layer, float(share), window, columns)
+
+
+def _chunk(
+  tasks: Sequence[Task],
+  captured: Mapping[str, Any],
+  copies: int,
+  chunk_size: int | None,
+  memory: int,
+) -> int:
+  """Choose how many copies go together."""
+  numbers = {path: math.prod(x.shape) for path, x in captured.items()}
+  # The patches of one layer at a time, beside the inputs of all.
+  patches = max(numbers[task.path] * task.taps for task in tasks)
+  each = _BYTES * (2 * sum(numbers.values()) + patches)
+  fixed = _BYTES * 2 * sum(task.columns**2 for task in tasks)
+  fitting = (memory - fixed) // each
+  if fitting < 1:
+    raise ValueError(
+      f"memory={memory:,} bytes is too little: Gram matrices take {fixed:,} and"
+      f" one copy {each:,}; give at least {fixed + each:,}, or prune fewer"
+      " layers"
+    )
+  if chunk_size is None:
+    chunks = -(-copies // min(copies, fitting))
+    return -(-copies // chunks)
+  if not isinstance(chunk_size, int) or chunk_size < 1:
+    raise ValueError(
+      f"chunk_size must be a whole number from 1 on, got {chunk_size!r}"
+    )
+  if chunk_size > fitting:
+    raise ValueError(
+      f"{chunk_size} copies at once do not fit into memory={memory:,} bytes:"
+      f" choose chunk_size={fitting} at most"
+    )
+  return min(chunk_size, copies)

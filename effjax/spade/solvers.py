@@ -1,0 +1,140 @@
+"""Ways to prune one layer for the inputs that it meets."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from effjax import pruning
+from effjax.pruning import obs
+
+_BLOCK = 128
+
+
+class Problem(NamedTuple):
+  """A layer to prune.
+
+  Attributes:
+    key: A random key.
+    matrix: Its weights [O, I].
+    gram: The Gram matrix of its inputs [I, I].
+    sparsity: The share to prune.
+    taps: How many neighbours of a row are the taps of one input channel.
+    mask_block: Columns whose entries are chosen together, None for the solver's
+      own choice.
+    damping: What is added to the diagonal, as a share of its mean.
+    convention: "exact" or "reference".
+  """
+
+  key: jax.Array
+  matrix: jax.Array
+  gram: jax.Array
+  sparsity: Any
+  taps: int
+  mask_block: int | None
+  damping: float
+  convention: str
+
+
+def sparsegpt(problem: Problem) -> obs.Solution:
+  """Sweep over the columns; what stays makes up for what goes.
+
+  Args:
+    problem: The layer. By default the taps of one channel are chosen together,
+      and 128 columns where there is one tap; by the reference one column.
+
+  Returns:
+    The solution, of FastSPADE (arXiv 2310.04519).
+  """
+  block = problem.mask_block
+  if block is None:
+    plain = problem.taps == 1 and problem.convention == "exact"
+    block = _BLOCK if plain else problem.taps
+  return obs.sparsegpt(
+    problem.matrix,
+    problem.gram,
+    problem.sparsity,
+    mask_block=block,
+    damping=problem.damping,
+    convention=problem.convention,
+  )
+
+
+def exact_obs(problem: Problem) -> obs.Solution:
+  """Remove the cheapest weight, one after the other.
+
+  Args:
+    problem: The layer; layers of more than 512 inputs take long.
+
+  Returns:
+    The solution, of SPADE (arXiv 2310.04519).
+  """
+  return obs.exact_obs(
+    problem.matrix,
+    problem.gram,
+    problem.sparsity,
+    damping=problem.damping,
+    convention=problem.convention,
+  )
+
+
+def wanda(problem: Problem) -> obs.Solution:
+  """Keep in each row the largest products of weight and input norm.
+
+  Args:
+    problem: The layer.
+
+  Returns:
+    The weights that stay, as they were (Sun et al. 2023, arXiv 2306.11695).
+  """
+  norms = jnp.sqrt(jnp.diagonal(problem.gram))
+  return _chosen(problem, jnp.abs(problem.matrix) * norms[None, :], axis=1)
+
+
+def magnitude(problem: Problem) -> obs.Solution:
+  """Keep the largest weights of the layer, whatever the example.
+
+  Args:
+    problem: The layer.
+
+  Returns:
+    The weights that stay, as they were.
+  """
+  return _chosen(problem, jnp.abs(problem.matrix), axis=None)
+
+
+def random(problem: Problem) -> obs.Solution:
+  """Keep weights drawn at random.
+
+  Args:
+    problem: The layer.
+
+  Returns:
+    The weights that stay, as they were.
+  """
+  scores = jax.random.uniform(problem.key, problem.matrix.shape)
+  return _chosen(problem, scores, axis=None)
+
+
+def _chosen(
+  problem: Problem, scores: jax.Array, axis: int | None
+) -> obs.Solution:
+  """Keep the weights with the largest scores and change none."""
+  mask = pruning.topk(
+    scores, problem.sparsity, axis=axis, convention=problem.convention
+  )
+  weights = jnp.where(mask, problem.matrix, 0.0)
+  change = problem.matrix - weights
+  bent = jnp.matmul(change, problem.gram, precision=jax.lax.Precision.HIGHEST)
+  loss = 0.5 * jnp.sum(change * bent)
+  return obs.Solution(weights, mask, loss, jnp.zeros((), weights.dtype))
+
+
+SOLVERS: dict[str, Callable[[Problem], obs.Solution]] = {
+  "sparsegpt": sparsegpt,
+  "exact_obs": exact_obs,
+  "wanda": wanda,
+  "magnitude": magnitude,
+  "random": random,
+}

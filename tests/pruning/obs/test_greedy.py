@@ -69,9 +69,8 @@ def test_published_traces_of_every_row(name, end, damping):
     np.testing.assert_allclose(found.loss, losses[step], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-  "name", [pytest.param("conv_3x3s1", marks=pytest.mark.slow), "conv_1x1s1"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["conv_3x3s1", "conv_1x1s1"])
 def test_published_convolutions(name):
   data = golden(name)
   taps, w = int(data["conv"][0]) ** 2, data["W"]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effjax.pruning import obs
+from effjax.pruning.obs.solution import kept_entries
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "spade"
 reference = functools.partial(obs.sparsegpt, convention="reference")
@@ -27,8 +28,11 @@ def assert_published(solution, weights, error, atol=1e-5):
     np.testing.assert_allclose(solution.loss, error, rtol=1e-5)
 
 
+# Compiled solvers are few: shapes and conventions are shared on purpose.
 @pytest.mark.parametrize("name", ["linear_full", "linear_dead"])
-@pytest.mark.parametrize("block", [1, 8, 16, 128])
+@pytest.mark.parametrize(
+  "block", [1, 8, pytest.param(16, marks=pytest.mark.slow), 128]
+)
 def test_published_linear_layers(name, block):
   data = golden(name)
   for percent in (25, 50, 75, 90):
@@ -57,7 +61,9 @@ def test_published_patterns_and_damping(name):
   )
 
 
-@pytest.mark.parametrize("name", ["conv_3x3s1", "conv_1x1s1"])
+@pytest.mark.parametrize(
+  "name", ["conv_3x3s1", pytest.param("conv_1x1s1", marks=pytest.mark.slow)]
+)
 def test_published_convolutions(name):
   data = golden(name)
   taps = int(data["conv"][0]) ** 2
@@ -127,20 +133,25 @@ def by_share(sparsity, block):
   return choose
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
   seed=st.integers(0, 2**31),
-  shape=st.sampled_from([(3, 5, 2), (7, 20, 7), (4, 13, 128), (1, 30, 10)]),
+  # Two super-blocks, and a prime block that is swept in tiles of 1.
+  shape=st.sampled_from([(3, 100, 65), (2, 40, 17)]),
   sparsity=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
   dead=st.booleans(),
+  ties=st.booleans(),
 )
-def test_sweep_by_brute_force(seed, shape, sparsity, dead):
+def test_sweep_by_brute_force(seed, shape, sparsity, dead, ties):
   rows, columns, block = shape
   rng = np.random.default_rng(seed)
   x = rng.normal(size=(3 * columns, columns))
+  w = rng.normal(size=(rows, columns))
+  if ties:
+    x, w = np.eye(columns), np.round(w)
   if dead:
     x[:, rng.integers(columns)] = 0.0
-  w, gram = rng.normal(size=(rows, columns)), x.T @ x
+  gram = x.T @ x
   with jax.enable_x64():
     found = obs.sparsegpt(w, gram, sparsity, mask_block=block)
     assert found.weights.dtype == jnp.float64
@@ -152,20 +163,19 @@ def test_sweep_by_brute_force(seed, shape, sparsity, dead):
 
 
 def test_the_loss_is_the_change_of_the_outputs():
-  rng = np.random.default_rng(1)
-  x, w = rng.normal(size=(50, 12)), rng.normal(size=(5, 12))
-  with jax.enable_x64():
-    found = obs.sparsegpt(w, x.T @ x, n_m=(1, 4), damping=0.0)
+  data = golden("linear_full")
+  x, w = data["X"], data["W"]
+  found = reference(w, x.T @ x, n_m=(1, 4), damping=0.0)
   change = (np.asarray(found.weights) - w) @ x.T
-  np.testing.assert_allclose(found.loss, 0.5 * np.sum(change**2), rtol=1e-10)
-  assert (np.asarray(found.mask).reshape(5, 3, 4).sum(-1) == 1).all()
+  np.testing.assert_allclose(found.loss, 0.5 * np.sum(change**2), rtol=1e-4)
+  assert (np.asarray(found.mask).reshape(24, 12, 4).sum(-1) == 1).all()
 
 
 def test_scale_of_the_gram_matrix_and_order_of_rows_do_not_matter():
   data = golden("linear_full")
-  plain = obs.sparsegpt(data["W"], data["H"], 0.5, mask_block=16)
-  scaled = obs.sparsegpt(data["W"], 64 * data["H"], 0.5, mask_block=16)
-  turned = obs.sparsegpt(data["W"][::-1], data["H"], 0.5, mask_block=16)
+  plain = reference(data["W"], data["H"], 0.5, mask_block=8)
+  scaled = reference(data["W"], 64 * data["H"], 0.5, mask_block=8)
+  turned = reference(data["W"][::-1], data["H"], 0.5, mask_block=8)
   np.testing.assert_array_equal(plain.mask, scaled.mask)
   np.testing.assert_array_equal(plain.mask, turned.mask[::-1])
   np.testing.assert_allclose(plain.weights, turned.weights[::-1], atol=1e-6)
@@ -174,56 +184,59 @@ def test_scale_of_the_gram_matrix_and_order_of_rows_do_not_matter():
 
 def test_a_traced_sparsity_counts_alike():
   data = golden("linear_full")
-  solve = lambda s: obs.sparsegpt(data["W"], data["H"], s, mask_block=16).mask
+  solve = lambda s: reference(data["W"], data["H"], s, mask_block=8).mask
   traced = jax.jit(solve)
   for sparsity in (0.0, 0.25, 0.3125, 1.0):
     np.testing.assert_array_equal(traced(sparsity), solve(sparsity))
+  for convention in ("exact", "reference"):
+    count = lambda s, c=convention: kept_entries(24, s, c)
+    traced = jax.jit(count)
+    for sparsity in (0.0, 0.25, 0.3, 0.5, 0.9, 1.0):
+      assert int(traced(sparsity)) == count(sparsity)
 
 
 def test_inside_a_traced_function_a_known_matrix_is_still_looked_at():
   gram, w = jnp.eye(8), jnp.ones((2, 8))
-  count = jax.jit(lambda s: jnp.sum(obs.sparsegpt(w, gram, s).mask))
-  assert int(count(0.5)) == 8
+  mask = jax.eval_shape(lambda s: obs.sparsegpt(w, gram, s).mask, 0.5)
+  assert mask.shape == (2, 8)
   bad = gram.at[0, 0].set(jnp.nan)
   with pytest.raises(ValueError, match="NaN or infinities"):
-    jax.jit(lambda s: obs.sparsegpt(w, bad, s).mask)(0.5)
+    jax.eval_shape(lambda s: obs.sparsegpt(w, bad, s).mask, 0.5)
 
 
-@pytest.mark.parametrize("size", [(16, 300), (40, 160)])
-def test_a_large_block_counts_exactly(size):
+def test_a_large_block_counts_exactly():
   rng = np.random.default_rng(2)
-  w = rng.normal(size=size).astype(np.float32)
+  w = rng.normal(size=(40, 160)).astype(np.float32)
   w[:, ::3] = 0.0  # many ties
-  found = obs.sparsegpt(
-    w, np.eye(size[1], dtype=np.float32), 0.9, mask_block=150
-  )
-  for start in range(0, size[1], 150):
-    part = found.mask[:, start : start + 150]
+  found = obs.sparsegpt(w, np.eye(160, dtype=np.float32), 0.9, mask_block=150)
+  for start in range(0, 160, 150):
+    part = np.asarray(found.mask[:, start : start + 150])
     assert part.size - part.sum() == int(np.floor(0.9 * part.size + 0.5))
 
 
 def test_damping_grows_where_the_factor_fails():
   # One direction only, and rounding makes the rest slightly negative.
-  v = np.linspace(1.0, 2.0, 40, dtype=np.float32)
-  gram = np.outer(v, v) - 1e-2 * np.eye(40, dtype=np.float32)
-  found = obs.sparsegpt(np.ones((2, 40), np.float32), gram, 0.5, damping=1e-4)
+  v = np.linspace(1.0, 2.0, 48, dtype=np.float32)
+  gram = np.outer(v, v) - 1e-2 * np.eye(48, dtype=np.float32)
+  found = reference(golden("linear_full")["W"], gram, 0.5, damping=1e-4)
   assert 1e-4 < float(found.damping) < 10.0
   assert np.isfinite(found.weights).all()
   assert np.isfinite(found.loss)
 
 
 def test_without_a_factor_magnitudes_decide():
-  w = np.array([[3.0, -1.0, 2.0, 0.5]], np.float32)
-  gram = np.diag([1.0, -1e6, 1.0, 1.0]).astype(np.float32)
-  found = obs.sparsegpt(w, gram, 0.5)
+  w = golden("linear_full")["W"]
+  gram = np.diag(np.where(np.arange(48) == 1, -1e6, 1.0)).astype(np.float32)
+  found = reference(w, gram, 0.5)
   assert float(found.damping) == np.inf
   assert np.isnan(found.loss)
-  assert found.mask.tolist() == [[True, False, True, False]]
-  np.testing.assert_array_equal(found.weights, [[3.0, 0.0, 2.0, 0.0]])
+  mask = np.abs(w) > np.sort(np.abs(w).reshape(-1))[w.size // 2]
+  np.testing.assert_array_equal(found.mask, mask)
+  np.testing.assert_array_equal(found.weights, np.where(mask, w, 0.0))
 
 
 def test_a_layer_without_any_input_is_wiped_out():
-  found = obs.sparsegpt(np.ones((2, 4), np.float32), np.zeros((4, 4)), 0.5)
+  found = reference(golden("linear_full")["W"], np.zeros((48, 48)), 0.5)
   assert not found.mask.any()
   assert not found.weights.any()
   assert float(found.loss) == 0.0

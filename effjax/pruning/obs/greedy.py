@@ -210,9 +210,12 @@ def _inverse(gram, mean, damping):
     whole = gram + eye * (damping * mean)
     lower = lax.linalg.cholesky(whole, symmetrize_input=False)
     half = lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
-    return jnp.matmul(half.T, half, precision=_EXACT)
+    inverse = jnp.matmul(half.T, half, precision=_EXACT)
+    return jnp.diagonal(inverse), inverse
 
-  return factored(attempt, damping, 0.01)
+  inverse, damping = factored(attempt, damping, 0.01)
+  # With the identity scores are squares, and nothing is compensated.
+  return jnp.where(jnp.isfinite(damping), inverse, eye), damping
 
 
 def _follow(inverse, w, *, block, steps, limits):

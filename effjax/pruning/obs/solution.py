@@ -54,18 +54,31 @@ def check_operands(w: Any, gram: Any) -> tuple[jax.Array, jax.Array]:
       "the weights must be [O, I] and the Gram matrix [I, I], got shapes"
       f" {w.shape} and {gram.shape}"
     )
-  if not is_traced(gram):
-    # Also inside a function that is traced: this matrix is known.
-    with jax.ensure_compile_time_eval():
-      finite = bool(jnp.all(jnp.isfinite(gram)))
-    if not finite:
-      raise ValueError(
-        "the Gram matrix holds NaN or infinities: look at the inputs of this"
-        " layer"
-      )
+  check_finite(gram, "the Gram matrix holds")
   double = jnp.float64 in (w.dtype, gram.dtype)
   dtype = jnp.float64 if double else jnp.float32
   return w.astype(dtype), gram.astype(dtype)
+
+
+def check_finite(x: jax.Array, what: str) -> None:
+  """Reject NaN and infinities, unless the values are traced.
+
+  Args:
+    x: An array.
+    what: How the message begins.
+
+  Raises:
+    ValueError: If an element is not finite.
+  """
+  if is_traced(x):
+    return
+  # Also inside a function that is traced: these values are known.
+  with jax.ensure_compile_time_eval():
+    finite = bool(jnp.all(jnp.isfinite(x)))
+  if not finite:
+    raise ValueError(
+      f"{what} NaN or infinities: look at the inputs of this layer"
+    )
 
 
 def check_n_m(n_m: tuple[int, int], inputs: int) -> tuple[int, int]:
@@ -120,44 +133,62 @@ def kept_entries(size: int, sparsity: Any, convention: str) -> Any:
 
 
 def factored(
-  attempt: Callable[[jax.Array], jax.Array], damping: jax.Array, least: float
-) -> tuple[jax.Array, jax.Array]:
+  attempt: Callable[[jax.Array], tuple[jax.Array, Any]],
+  damping: jax.Array,
+  least: float,
+) -> tuple[Any, jax.Array]:
   """Factor a matrix with ever more damping, until it can be done.
 
   Args:
-    attempt: From a damping [] to a factor or an inverse [I, I], whose diagonal
-      is finite and positive if it could be made.
+    attempt: From a damping [] to pivots [I], finite and positive if the factor
+      could be made, and the factor, any pytree.
     damping: The first damping, [].
     least: What follows a damping of 0, and the least of all later ones.
 
   Returns:
-    The factor, and the damping that it needed; the identity and infinity where
-    ten times as much, four times over, does not help.
+    The factor, and the damping that it needed; infinity where ten times as
+    much, four times over, does not help, and the factor is of no use.
   """
 
-  def failed(factor: jax.Array) -> jax.Array:
-    diagonal = jnp.diagonal(factor)
-    return ~jnp.all(jnp.isfinite(diagonal) & (diagonal > 0.0))
-
   def again(carry: tuple) -> tuple:
-    tried, damping, _ = carry
+    tried, damping, _, _ = carry
     more = jnp.maximum(damping * 10.0, least)
     damping = jnp.where(tried == 0, damping, more)
-    return tried + 1, damping, attempt(damping)
+    pivots, factor = attempt(damping)
+    good = jnp.all(jnp.isfinite(pivots) & (pivots > 0.0))
+    return tried + 1, damping, good, factor
 
   # Begins with what counts as failed, so that `attempt` is compiled once.
-  nothing = jax.eval_shape(attempt, damping)
-  start = jnp.int32(0), damping, jnp.zeros(nothing.shape, nothing.dtype)
-  _, damping, factor = lax.while_loop(
-    lambda carry: failed(carry[2]) & (carry[0] < _TRIES), again, start
+  _, shapes = jax.eval_shape(attempt, damping)
+  nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  _, damping, good, factor = lax.while_loop(
+    lambda carry: ~carry[2] & (carry[0] < _TRIES),
+    again,
+    (jnp.int32(0), damping, jnp.zeros((), bool), nothing),
   )
-  hopeless = failed(factor)
-  # With the identity scores are squares, and nothing is compensated.
-  eye = jnp.eye(factor.shape[0], dtype=factor.dtype)
-  return (
-    jnp.where(hopeless, eye, factor),
-    jnp.where(hopeless, jnp.inf, damping),
-  )
+  return factor, jnp.where(good, damping, jnp.inf)
+
+
+def mean_pivot(
+  diagonal: jax.Array, dead: jax.Array, convention: str
+) -> jax.Array:
+  """Average the diagonal of a Gram matrix: what a damping of 1 adds.
+
+  Args:
+    diagonal: [I].
+    dead: Which inputs are zero throughout, [I].
+    convention: "exact" averages live columns; "reference" counts dead ones as
+      1.
+
+  Returns:
+    The mean, [].
+  """
+  if convention == "reference":
+    return jnp.mean(jnp.where(dead, 1.0, diagonal))
+  live = jnp.sum(~dead, dtype=diagonal.dtype)
+  mean = jnp.sum(diagonal) / jnp.maximum(live, 1.0)
+  # Without any live column there is nothing to damp, and 1 does no harm.
+  return jnp.where(live > 0, mean, 1.0)
 
 
 def prepared(
@@ -168,20 +199,12 @@ def prepared(
   Args:
     gram: [I, I].
     dead: Which inputs are zero throughout, [I].
-    convention: "exact" averages live columns; "reference" counts dead ones as
-      1.
+    convention: See `mean_pivot`.
 
   Returns:
     The Gram matrix with 1 on the diagonal of dead columns, and the mean that
     a damping of 1 adds, [].
   """
-  diagonal = jnp.diagonal(gram)
-  if convention == "exact":
-    live = jnp.sum(~dead, dtype=gram.dtype)
-    mean = jnp.sum(diagonal) / jnp.maximum(live, 1.0)
-    # Without any live column there is nothing to damp, and 1 does no harm.
-    mean = jnp.where(live > 0, mean, 1.0)
-  else:
-    mean = jnp.mean(jnp.where(dead, 1.0, diagonal))
+  mean = mean_pivot(jnp.diagonal(gram), dead, convention)
   eye = jnp.eye(gram.shape[0], dtype=bool)
   return jnp.where(eye & dead[:, None], 1.0, gram), mean

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from effjax.pruning.integers import order_keys
+from effjax.pruning.obs.choice import largest, largest_of_few
 from effjax.pruning.obs.solution import (
   Solution,
   check_n_m,
@@ -33,7 +33,6 @@ from effjax.pruning.scores import check_convention
 
 _SUPER = 128  # columns of a super-block, about
 _TILE = 16  # columns that are swept before others are told, at most
-_SORTED = 1 << 12  # entries up to which a sort beats counting
 _EXACT = lax.Precision.HIGHEST
 
 
@@ -77,30 +76,60 @@ def sparsegpt(
   """
   check_convention(convention)
   w, gram = check_operands(w, gram)
+  counts, block = plan(w.shape, sparsity, n_m, mask_block, convention)
+  if not w.size:
+    return nothing_to_do(w, damping)
+  solve = _solver(block, n_m is not None, convention)
+  return Solution(*solve(w, gram, counts, jnp.asarray(damping, w.dtype)))
+
+
+def plan(
+  shape: tuple[int, int],
+  sparsity: Any,
+  n_m: tuple[int, int] | None,
+  mask_block: int,
+  convention: str,
+) -> tuple[jax.Array, int]:
+  """Count what every block of columns keeps.
+
+  Args:
+    shape: (O, I) of the weights.
+    sparsity: See `sparsegpt`.
+    n_m: See `sparsegpt`.
+    mask_block: See `sparsegpt`.
+    convention: See `sparsegpt`.
+
+  Returns:
+    The counts, int32 [B], of rows for n_m and else of all rows together, and
+    the columns of a block.
+
+  Raises:
+    ValueError: As in `sparsegpt`.
+  """
   if (sparsity is None) == (n_m is None):
     raise ValueError("give either a sparsity or n_m, (kept, of)")
   if not (isinstance(mask_block, int) and mask_block >= 1):
     raise ValueError(f"mask_block must be at least 1, not {mask_block!r}")
-  rows, columns = w.shape
-  if not w.size:
-    nothing = jnp.zeros((), w.dtype)
-    return Solution(w, jnp.zeros(w.shape, bool), nothing, nothing + damping)
+  rows, columns = shape
   if n_m is not None:
     kept, block = check_n_m(n_m, columns)
     counts = [kept] * (columns // block)
   else:
-    block = min(mask_block, columns)
+    block = max(1, min(mask_block, columns))
     sizes = [
       rows * min(block, columns - start) for start in range(0, columns, block)
     ]
-    by_size = {n: kept_entries(n, sparsity, convention) for n in set(sizes)}
+    by_size = {
+      n: kept_entries(n, sparsity, convention) if n else 0 for n in set(sizes)
+    }
     counts = [by_size[n] for n in sizes]
-  solve = _solver(block, n_m is not None, convention)
-  return Solution(
-    *solve(
-      w, gram, jnp.asarray(counts, jnp.int32), jnp.asarray(damping, w.dtype)
-    )
-  )
+  return jnp.asarray(counts, jnp.int32), block
+
+
+def nothing_to_do(w: jax.Array, damping: float) -> Solution:
+  """Return the solution for a matrix without entries."""
+  zero = jnp.zeros((), w.dtype)
+  return Solution(w, jnp.zeros(w.shape, bool), zero, zero + damping)
 
 
 @functools.cache
@@ -133,18 +162,15 @@ def _solve(w, gram, counts, damping, *, block, in_rows, convention):
   corners = factor.reshape(many, size, many, size)[every, :, every, :]
   eye = jnp.eye(size, dtype=w.dtype)
   corners = jnp.where(split(real)[:, :, None], corners, eye)
-  inverses = lax.linalg.triangular_solve(
-    corners, jnp.broadcast_to(eye, corners.shape), left_side=True, lower=False
-  )
-  diagonals = jnp.diagonal(corners, axis1=1, axis2=2)
+  inverses, couplings, diagonals = coupled(corners)
 
   def step(taken: jax.Array, part: tuple) -> tuple:
-    k, panel, w0, inverse, diagonal, kept, real = part
+    k, panel, w0, inverse, coupling, diagonal, kept, real = part
     reached = jnp.matmul(panel, taken, precision=_EXACT)
     entry = w0 + jnp.matmul(inverse.T, reached, precision=_EXACT)
     now, mask = sweep_super_block(
       entry,
-      jnp.triu(inverse * -diagonal[:, None], 1),
+      coupling,
       diagonal,
       kept,
       real,
@@ -161,6 +187,7 @@ def _solve(w, gram, counts, damping, *, block, in_rows, convention):
     split(factor.T),
     split(wt),
     inverses,
+    couplings,
     diagonals,
     split_counts(counts, many, size // block),
     split(real),
@@ -174,6 +201,25 @@ def super_blocks(columns: int, block: int) -> tuple[int, int]:
   size = block * max(1, _SUPER // block)
   size = min(size, -(-columns // block) * block)
   return -(-columns // size), size
+
+
+def coupled(corners: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Invert the corners of a factor, and see how their columns are coupled.
+
+  Args:
+    corners: Upper triangular [K, S, S].
+
+  Returns:
+    The inverses, how much of what is lost at a column each later one takes
+    over, [K, S, S], and the diagonals [K, S].
+  """
+  eye = jnp.eye(corners.shape[1], dtype=corners.dtype)
+  inverses = lax.linalg.triangular_solve(
+    corners, jnp.broadcast_to(eye, corners.shape), left_side=True, lower=False
+  )
+  diagonals = jnp.diagonal(corners, axis1=1, axis2=2)
+  couplings = jnp.triu(inverses * -diagonals[:, :, None], 1)
+  return inverses, couplings, diagonals
 
 
 def split_counts(counts: jax.Array, many: int, blocks: int) -> jax.Array:
@@ -210,9 +256,12 @@ def _factor(gram, mean, damping):
     whole = gram + eye * (damping * mean)
     # The upper factor is the lower one of the matrix turned round.
     lower = lax.linalg.cholesky(whole[::-1, ::-1], symmetrize_input=False)
-    return jnp.tril(lower)[::-1, ::-1]
+    return jnp.diagonal(lower), lower
 
-  return factored(attempt, damping, 1e-6)
+  lower, damping = factored(attempt, damping, 1e-6)
+  factor = jnp.tril(lower)[::-1, ::-1]
+  # With the identity scores are squares, and nothing is compensated.
+  return jnp.where(jnp.isfinite(damping), factor, eye), damping
 
 
 def sweep_super_block(
@@ -239,8 +288,8 @@ def sweep_super_block(
     scores = jnp.square(now * diagonal[:, None])
     scores = jnp.where(real[:, None], scores, -1.0)
     if in_rows:
-      return _largest_of_few(scores, kept, convention)
-    return _largest(scores, kept, strict=convention == "reference")
+      return largest_of_few(scores, kept, convention)
+    return largest(scores, kept, strict=convention == "reference")
 
   def sweep_block(now, tile, diagonal, real, kept):
     mask = choose(now, diagonal, real, kept)
@@ -297,76 +346,3 @@ def _sweep_tile(now, tile, mask):
     return now + tile[j][:, None] * lost[None, :]
 
   return lax.fori_loop(0, now.shape[0], step, now), mask
-
-
-def _largest(scores: jax.Array, keep: jax.Array, *, strict: bool) -> jax.Array:
-  """Keep the largest of all entries, ties by column and row.
-
-  Args:
-    scores: [S, O], not negative but for padding.
-    keep: How many, int32 [].
-    strict: Keep what is strictly above the `keep`-th largest.
-
-  Returns:
-    The mask [S, O].
-  """
-  keys = order_keys(scores, _key_type(scores))
-  count = lambda chosen: jnp.sum(chosen, dtype=jnp.int32)
-  highest = jnp.iinfo(keys.dtype).max
-  key = jnp.where(keep > 0, _ranked(keys, keep), highest)
-  above = keys > key
-  if strict:
-    return above
-  equal, left = keys == key, keep - count(above)
-
-  def split_ties() -> jax.Array:
-    order = jnp.cumsum(equal.reshape(-1), dtype=jnp.int32).reshape(equal.shape)
-    return above | (equal & (order <= left))
-
-  return lax.cond(count(equal) > left, split_ties, lambda: above | equal)
-
-
-def _ranked(keys: jax.Array, rank: jax.Array) -> jax.Array:
-  """Find the `rank`-th largest of the keys, of which padding is negative."""
-  if keys.size <= _SORTED:
-    ordered = lax.sort(keys.reshape(-1))
-    return ordered[jnp.clip(keys.size - rank, 0, keys.size - 1)]
-
-  def halve(_: int, bounds: tuple) -> tuple:
-    low, high = bounds
-    middle = low + (high - low) // 2
-    enough = jnp.sum(keys >= middle, dtype=jnp.int32) >= rank
-    return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
-
-  limits = jnp.iinfo(keys.dtype)
-  # Scores are not negative, so that half of the keys will do.
-  first = jnp.asarray(0, keys.dtype), jnp.asarray(limits.max, keys.dtype)
-  return lax.fori_loop(0, limits.bits - 1, halve, first)[0]
-
-
-def _largest_of_few(
-  scores: jax.Array, keep: jax.Array, convention: str
-) -> jax.Array:
-  """Keep the largest of every row's few entries.
-
-  Args:
-    scores: [S, O].
-    keep: How many of S, int32 [].
-    convention: Among ties "exact" keeps the lower column, "reference" prunes
-      it.
-
-  Returns:
-    The mask [S, O].
-  """
-  column = jnp.arange(scores.shape[0])
-  lower = column[:, None] < column[None, :]
-  earlier = lower if convention == "exact" else lower.T
-  # [other, own, O]: how many others come before.
-  ahead = scores[:, None] > scores[None, :]
-  ties = scores[:, None] == scores[None, :]
-  rank = jnp.sum(ahead | (ties & earlier[:, :, None]), 0, dtype=jnp.int32)
-  return rank < keep
-
-
-def _key_type(scores: jax.Array) -> Any:
-  return jnp.int64 if scores.dtype == jnp.float64 else jnp.int32

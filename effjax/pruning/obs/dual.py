@@ -1,0 +1,201 @@
+"""SparseGPT where a layer meets fewer inputs than it has columns.
+
+The damped Gram matrix H = l 1 + A A^T of inputs A [I, M] has a factor whose
+part on a super-block B needs but the M x M matrix C = l 1 + sum_{i > B} a_i
+a_i^T of the columns after it: by Woodbury's identity the pivots are those of
+K = 1 + A_B C^-1 A_B^T, times l, and what is lost at column j moves later
+columns k by p_j a_k with p = diag(R) R^-1 A_B C^-1, K = R R^T. One pass
+backward finds K and p, one forward sweeps; neither H nor its factor is formed.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from effjax.pruning.gram import input_gram
+from effjax.pruning.obs.solution import (
+  Solution,
+  check_finite,
+  factored,
+  mean_pivot,
+)
+from effjax.pruning.obs.sweep import (
+  coupled,
+  finished,
+  nothing_to_do,
+  plan,
+  sparsegpt,
+  split_counts,
+  super_blocks,
+  sweep_super_block,
+)
+from effjax.pruning.scores import check_convention
+
+_EXACT = lax.Precision.HIGHEST
+
+
+def sparsegpt_from_inputs(
+  w: jax.Array,
+  inputs: jax.Array,
+  sparsity: Any = None,
+  *,
+  n_m: tuple[int, int] | None = None,
+  mask_block: int = 128,
+  damping: float = 0.01,
+  convention: str = "exact",
+) -> Solution:
+  """Prune a layer by `sparsegpt`, from its inputs, not their Gram matrix.
+
+  With no more inputs than a third of the columns the Gram matrix is never
+  formed: that costs about I M^2 + O I M instead of I^3 / 3 + O I^2. Otherwise
+  this is `sparsegpt` of `pruning.input_gram`. Both find the same solution.
+
+  Args:
+    w: Weights [O, I].
+    inputs: What the layer meets, [M, I].
+    sparsity: Share to prune in every block of columns, a number or traced.
+    n_m: Instead, (kept, of): so many of every `of` neighbours of a row.
+    mask_block: Columns whose entries are chosen together, in all rows.
+    damping: As in `sparsegpt`; fewer inputs than columns need some, and 0 is
+      raised to 1e-6 or more.
+    convention: As in `sparsegpt`.
+
+  Returns:
+    The solution.
+
+  Raises:
+    ValueError: As `sparsegpt` does.
+
+  >>> w, x = jnp.array([[1.0, 0.1, 0.5, 2.0]]), jnp.ones((1, 4))
+  >>> sparsegpt_from_inputs(w, x, 0.5).mask.tolist()
+  [[True, False, False, True]]
+  """
+  check_convention(convention)
+  w, inputs = jnp.asarray(w), jnp.asarray(inputs)
+  if w.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != w.shape[1]:
+    raise ValueError(
+      "the weights must be [O, I] and the inputs [M, I], got shapes"
+      f" {w.shape} and {inputs.shape}"
+    )
+  check_finite(inputs, "the inputs hold")
+  double = jnp.float64 in (w.dtype, inputs.dtype)
+  dtype = jnp.float64 if double else jnp.float32
+  w, inputs = w.astype(dtype), inputs.astype(dtype)
+  if not 0 < 3 * inputs.shape[0] <= w.shape[1]:
+    return sparsegpt(
+      w,
+      input_gram(inputs),
+      sparsity,
+      n_m=n_m,
+      mask_block=mask_block,
+      damping=damping,
+      convention=convention,
+    )
+  counts, block = plan(w.shape, sparsity, n_m, mask_block, convention)
+  if not w.size:
+    return nothing_to_do(w, damping)
+  solve = _solver(block, n_m is not None, convention)
+  return Solution(*solve(w, inputs, counts, jnp.asarray(damping, dtype)))
+
+
+@functools.cache
+def _solver(block: int, in_rows: bool, convention: str):
+  """Make the compiled solver of one kind."""
+  solve = functools.partial(
+    _solve, block=block, in_rows=in_rows, convention=convention
+  )
+  if jax.default_backend() == "cpu":
+    # Factorisations of a batch may wait for each other for ever on the CPU.
+    solve = jax.custom_batching.sequential_vmap(solve)
+  return jax.jit(solve)
+
+
+def _solve(w, inputs, counts, damping, *, block, in_rows, convention):
+  """Solve; weights [O, I], inputs [M, I], counts [B], damping []."""
+  squares = jnp.sum(jnp.square(inputs), axis=0)
+  # As in the Gram matrix: squares may vanish where the inputs do not.
+  dead = squares == 0.0
+  mean = mean_pivot(squares, dead, convention)
+  w = jnp.where(dead[None, :], 0.0, w)
+  columns = w.shape[1]
+  many, size = super_blocks(columns, block)
+  pad = many * size - columns
+  split = lambda x: jnp.pad(x, ((0, pad), (0, 0))).reshape(many, size, -1)
+  met = split(jnp.where(dead[:, None], 0.0, inputs.T))
+  real = (jnp.arange(columns + pad) < columns).reshape(many, size)
+  factor = functools.partial(_backward, met)
+  (corners, moves), damping = factored(
+    lambda damping: factor(damping * mean), damping, 1e-6
+  )
+  # Where nothing helps, scores are squares, and nothing is compensated.
+  good, eye = jnp.isfinite(damping), jnp.eye(size, dtype=w.dtype)
+  corners, moves = jnp.where(good, corners, eye), jnp.where(good, moves, 0.0)
+  inverses, couplings, diagonals = coupled(corners)
+  del inverses
+
+  def step(moved: jax.Array, part: tuple) -> tuple:
+    w0, met, move, coupling, diagonal, kept, real = part
+    entry = w0 + jnp.matmul(met, moved, precision=_EXACT)
+    now, mask = sweep_super_block(
+      entry,
+      coupling,
+      diagonal,
+      kept,
+      real,
+      block=block,
+      in_rows=in_rows,
+      convention=convention,
+    )
+    lost = jnp.where(mask, 0.0, now)
+    moved += jnp.matmul(move.T, lost, precision=_EXACT)
+    return moved, (now, mask)
+
+  parts = (
+    split(w.T),
+    met,
+    moves,
+    couplings,
+    diagonals,
+    split_counts(counts, many, size // block),
+    real,
+  )
+  start = jnp.zeros((inputs.shape[0], w.shape[0]), w.dtype)
+  _, (now, mask) = lax.scan(step, start, parts)
+  return finished(now, mask, diagonals, dead, damping)
+
+
+def _backward(met, ridge):
+  """Factor from the last super-block to the first.
+
+  Args:
+    met: Inputs of the columns [K, S, M].
+    ridge: What is added to the diagonal of the Gram matrix, [].
+
+  Returns:
+    The pivots [K S], and the corners of the factor [K, S, S] with what moves
+    later columns, [K, S, M].
+  """
+  size = met.shape[1]
+  eye = jnp.eye(size, dtype=met.dtype)
+  solve = functools.partial(lax.linalg.triangular_solve, left_side=True)
+
+  def step(later, part):
+    # Sums of squares are added up and factored anew: nothing cancels.
+    lower = lax.linalg.cholesky(later, symmetrize_input=False)
+    half = solve(lower, part.T, lower=True)
+    inner = eye + jnp.matmul(half.T, half, precision=_EXACT)
+    turned = lax.linalg.cholesky(inner[::-1, ::-1], symmetrize_input=False)
+    corner = jnp.tril(turned)[::-1, ::-1]
+    applied = solve(lower, half, lower=True, transpose_a=True)
+    move = solve(corner, applied.T, lower=False)
+    move = move * jnp.diagonal(corner)[:, None]
+    later += jnp.matmul(part.T, part, precision=_EXACT)
+    return later, (corner * jnp.sqrt(ridge), move)
+
+  start = jnp.eye(met.shape[2], dtype=met.dtype) * ridge
+  _, (corners, moves) = lax.scan(step, start, met, reverse=True)
+  pivots = jnp.diagonal(corners, axis1=1, axis2=2)
+  return pivots.reshape(-1), (corners, moves)

@@ -1,0 +1,117 @@
+"""The dual of SparseGPT against SparseGPT itself."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effjax import pruning
+from effjax.pruning import obs
+
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "spade"
+
+
+def both(w, inputs, *args, **kwargs):
+  """Solve from the inputs and from their Gram matrix."""
+  gram = pruning.input_gram(jnp.asarray(inputs))
+  return (
+    obs.sparsegpt_from_inputs(w, inputs, *args, **kwargs),
+    obs.sparsegpt(w, gram, *args, **kwargs),
+  )
+
+
+def assert_alike(dual, primal, atol, rtol):
+  np.testing.assert_array_equal(dual.mask, primal.mask)
+  np.testing.assert_allclose(dual.weights, primal.weights, atol=atol)
+  np.testing.assert_allclose(dual.loss, primal.loss, rtol=rtol, atol=atol)
+  np.testing.assert_allclose(dual.damping, primal.damping)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+  seed=st.integers(0, 2**31),
+  # Two super-blocks of one block, and blocks that do not fill the columns.
+  block=st.sampled_from([65, 17]),
+  sparsity=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
+  damping=st.sampled_from([1e-5, 0.01, 1.0]),
+  dead=st.sampled_from([0, 1, 100]),
+  convention=st.just("exact"),
+)
+def test_dual_and_primal_find_the_same(
+  seed, block, sparsity, damping, dead, convention
+):
+  rng = np.random.default_rng(seed)
+  inputs, w = rng.normal(size=(12, 100)), rng.normal(size=(4, 100))
+  inputs[:, rng.permutation(100)[:dead]] = 0.0
+  with jax.enable_x64():
+    dual, primal = both(
+      w,
+      inputs,
+      sparsity,
+      mask_block=block,
+      damping=damping,
+      convention=convention,
+    )
+  assert_alike(dual, primal, 1e-8, 1e-8)
+
+
+def test_single_precision_patterns_and_conventions():
+  rng = np.random.default_rng(0)
+  inputs = rng.normal(size=(10, 48)).astype(np.float32)
+  inputs[:, [5, 17]] = 0.0
+  w = rng.normal(size=(24, 48)).astype(np.float32)
+  solve = functools.partial(both, w, inputs, convention="reference")
+  for percent in (25, 50, 90):
+    assert_alike(*solve(percent / 100), atol=2e-4, rtol=1e-4)
+  assert_alike(*solve(n_m=(2, 4)), atol=2e-4, rtol=1e-4)
+
+
+def test_published_batch():
+  data = np.load(GOLDEN / "batch_linear.npz")
+  # Of rank 5 but for noise: a basis of few inputs with the same Gram matrix.
+  values, vectors = np.linalg.eigh(data["H"][2].astype(np.float64))
+  inputs = (vectors * np.sqrt(np.maximum(values, 0.0))).T[-13:]
+  dual, primal = both(data["W"], inputs.astype(np.float32), 0.8, damping=0.1)
+  assert_alike(dual, primal, atol=5e-5, rtol=1e-4)
+  np.testing.assert_allclose(inputs.T @ inputs, data["H"][2], atol=0.05)
+
+
+def test_without_damping_some_is_added_and_said():
+  rng = np.random.default_rng(1)
+  inputs = rng.normal(size=(10, 48)).astype(np.float32)
+  found = obs.sparsegpt_from_inputs(
+    rng.normal(size=(24, 48)).astype(np.float32),
+    inputs,
+    0.5,
+    damping=0.0,
+    convention="reference",
+  )
+  assert 0.0 < float(found.damping) < np.inf
+  assert np.isfinite(found.weights).all()
+  assert np.isfinite(found.loss)
+
+
+def test_many_inputs_are_summed_up():
+  data = np.load(GOLDEN / "linear_full.npz")
+  found, straight = both(data["W"], data["X"], 0.5, convention="reference")
+  np.testing.assert_array_equal(found.mask, straight.mask)
+  np.testing.assert_array_equal(found.mask, data["sparsegpt_b128_s50_W"] != 0)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (dict(inputs=np.ones((2, 7)), sparsity=0.5), r"\(2, 8\) and \(2, 7\)"),
+    (dict(inputs=np.ones((2, 8))), "either a sparsity or n_m"),
+    (dict(inputs=np.full((2, 8), np.inf), sparsity=0.5), "the inputs hold"),
+    (dict(inputs=np.ones((2, 8)), n_m=(1, 3)), "8 inputs cannot"),
+  ],
+)
+def test_mistakes(arguments, words):
+  with pytest.raises(ValueError, match=words):
+    obs.sparsegpt_from_inputs(np.ones((2, 8)), **arguments)

@@ -86,22 +86,14 @@ def make_plan(
   if layers is None:
     ask = getattr(capture, "layers", None)
     layers = ask(params, inputs) if ask else {}
-  flat = {
-    name: leaf
-    for name, leaf in zip(
-      jax.tree.leaves(trees.names(params)),
-      jax.tree.leaves(params),
-      strict=True,
-    )
-    if trees.default_where(name, leaf)
-  }
+  flat = list_kernels(params)
   unknown = sorted(set(captured) - set(flat))
   if unknown:
     raise ValueError(
       f"capture gives inputs of {unknown[0]!r}, which is no kernel; the nearest"
       f" are {', '.join(trees.nearest(unknown[0], list(flat), 3)) or 'none'}"
     )
-  shares = _shares(flat, set(captured), sparsities)
+  shares = find_shares(flat, captured, sparsities)
   tasks = tuple(
     _task(name, leaf, shares[name], layers.get(name), captured.get(name))
     for name, leaf in flat.items()
@@ -114,10 +106,39 @@ def make_plan(
   )
 
 
-def _shares(
-  flat: dict[str, Any], captured: set[str], sparsities: Any
+def list_kernels(params: Tree) -> dict[str, Any]:
+  """List the leaves that might be pruned.
+
+  Args:
+    params: The parameters.
+
+  Returns:
+    Floating leaves of rank 2 or more, by path.
+  """
+  leaves = zip(
+    jax.tree.leaves(trees.names(params)), jax.tree.leaves(params), strict=True
+  )
+  return {
+    name: leaf for name, leaf in leaves if trees.default_where(name, leaf)
+  }
+
+
+def find_shares(
+  flat: Mapping[str, Any], captured: Mapping[str, Any], sparsities: Any
 ) -> dict[str, float | None]:
-  """Find the share to prune of every kernel."""
+  """Find the share to prune of every kernel.
+
+  Args:
+    flat: The kernels by path.
+    captured: What is known of the inputs of those that can be pruned, by path.
+    sparsities: A share, or rules.
+
+  Returns:
+    The shares by path, None for a layer that stays as it is.
+
+  Raises:
+    ValueError: If a kernel has no rule, a rule no kernel, or a share is none.
+  """
   if isinstance(sparsities, int | float):
     # One number is meant for what can be pruned.
     shares = {name: sparsities if name in captured else None for name in flat}

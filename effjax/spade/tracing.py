@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax import pruning
 from effjax import tree as trees
 from effjax.models.capturing import Layer
 from effjax.pruning.gram import kernel_to_matrix, matrix_to_kernel
+from effjax.spade import measuring
 from effjax.spade.augmentation import augment as default_augment
-from effjax.spade.planning import Plan, Task, make_plan
+from effjax.spade.measuring import LayerGrams
+from effjax.spade.planning import Plan, find_shares, list_kernels, make_plan
 from effjax.spade.solvers import SOLVERS, Problem
 
 Tree = Any
@@ -116,18 +117,15 @@ def trace(
   >>> pruned["kernel"].shape, int(jnp.sum(pruned["kernel"] == 0.0))
   ((1, 3, 2), 3)
   """
-  if solver not in SOLVERS:
-    raise ValueError(
-      f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}"
-    )
+  _check_solver(solver)
   x = jnp.asarray(x)
   if not x.ndim or not x.shape[0]:
     raise ValueError(f"x must be examples [B, ...], got shape {x.shape}")
-  run = _Run(capture, augment, preprocess)
+  run = measuring.Run(capture, augment, preprocess)
   plan = make_plan(
     capture,
     params,
-    _inputs(run, x),
+    measuring.network_inputs(run, x[0]),
     sparsities,
     layers,
     copies=copies,
@@ -140,7 +138,7 @@ def trace(
   ) or isinstance(key, jax.core.Tracer)
   numbers = jnp.arange(x.shape[0])
   keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
-  one = functools.partial(_trace_one, run, plan, options, params, not traced)
+  one = functools.partial(_trace_one, run, plan, options, params)
   if traced:
     kernels, report = jax.lax.map(lambda pair: one(*pair), (keys, x))
   else:
@@ -150,25 +148,75 @@ def trace(
       if progress is not None:
         progress(i + 1, x.shape[0])
     kernels, report = jax.tree.map(lambda *parts: jnp.stack(parts), *results)
-  leaves, treedef = jax.tree.flatten(params)
-  pruned = [
-    kernels[name]
-    if name in kernels
-    else jnp.broadcast_to(leaf, (x.shape[0], *jnp.shape(leaf)))
-    for name, leaf in zip(
-      jax.tree.leaves(trees.names(params)), leaves, strict=True
-    )
-  ]
-  pruned = treedef.unflatten(pruned)
+  pruned = _put_back(
+    params,
+    kernels,
+    lambda leaf: jnp.broadcast_to(leaf, (x.shape[0], *jnp.shape(leaf))),
+  )
   return (pruned, report) if has_aux else pruned
 
 
-class _Run(NamedTuple):
-  """The functions of the user."""
+def prune_layers(
+  params: Tree,
+  found: LayerGrams,
+  sparsities: Rules,
+  *,
+  solver: str = "sparsegpt",
+  mask_block: int | None = None,
+  damping: float = 0.01,
+  convention: str = "exact",
+  progress: Callable[[int, int], None] | None = None,
+  has_aux: bool = False,
+) -> Any:
+  """Prune a network for one example, by what its layers met.
 
-  capture: Callable
-  augment: Callable | None
-  preprocess: Callable | None
+  The second half of `trace`, of which `spade.layer_grams` is the first.
+
+  Args:
+    params: The parameters of the dense network.
+    found: What its layers met.
+    sparsities: As for `trace`; no share may be asked for a layer that `found`
+      does not hold.
+    solver: As for `trace`, like those that follow.
+    mask_block: Columns whose entries are chosen together.
+    damping: What is added to the diagonal of a Gram matrix.
+    convention: As in `pruning.obs.sparsegpt`.
+    progress: Called with the number of layers done and of all.
+    has_aux: Whether to return a report too.
+
+  Returns:
+    The parameters; with `has_aux` also {path: LayerReport}.
+
+  Raises:
+    ValueError: As for `trace`.
+
+  >>> capture = lambda w, x: (x @ w["a"], {"a": x})
+  >>> params, x = {"a": jnp.array([[1.0], [0.1]])}, jnp.ones(2)
+  >>> found = measuring.layer_grams(
+  ...   jax.random.key(0), capture, params, x, 0.5, augment=None
+  ... )
+  >>> prune_layers(params, found, 0.5)["a"].tolist()
+  [[1.0], [0.0]]
+  """
+  _check_solver(solver)
+  shares = find_shares(list_kernels(params), found.grams, sparsities)
+  for path, share in shares.items():
+    if share is not None and path not in found.grams:
+      raise ValueError(
+        f"the layer {path!r} cannot be pruned: its inputs were not summed up;"
+        f" give ({path!r}, None), or a share to layer_grams too"
+      )
+  tasks = tuple(
+    task._replace(sparsity=shares[task.path])
+    for task in found.tasks
+    if shares[task.path] is not None
+  )
+  options = _Options(solver, mask_block, damping, convention)
+  kernels, report = _prune(
+    found._replace(tasks=tasks), options, params, progress
+  )
+  pruned = _put_back(params, kernels, lambda leaf: leaf)
+  return (pruned, report) if has_aux else pruned
 
 
 class _Options(NamedTuple):
@@ -180,50 +228,37 @@ class _Options(NamedTuple):
   convention: str
 
 
-def _inputs(run: _Run, x: jax.Array) -> Any:
-  """Find the shape of what the network gets for one copy."""
-  return jax.eval_shape(
-    functools.partial(_copies, run),
-    jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1)),
-    jax.ShapeDtypeStruct(x.shape[1:], x.dtype),
-  )
-
-
-def _copies(run: _Run, keys: jax.Array, x: jax.Array) -> jax.Array:
-  """Make the copies of an example, one for each key."""
-  if run.augment is None:
-    copies = jnp.broadcast_to(x, (keys.shape[0], *x.shape))
-  else:
-    copies = jax.vmap(run.augment, in_axes=(0, None))(keys, x)
-  return copies if run.preprocess is None else run.preprocess(copies)
-
-
 def _trace_one(
-  run: _Run,
+  run: measuring.Run,
   plan: Plan,
   options: _Options,
   params: Tree,
-  check: bool,
   key: jax.Array,
   x: jax.Array,
 ) -> tuple[dict[str, jax.Array], dict[str, LayerReport]]:
   """Prune the layers of the plan for one example."""
-  at_copies, at_solvers = jax.random.split(key)
-  grams = _grams(run, plan)(at_copies, params, x)
-  if check:
-    _check(plan, grams)
-  names = jax.tree.leaves(trees.names(params))
-  leaves = dict(zip(names, jax.tree.leaves(params), strict=True))
-  solver_keys = trees.keys(at_solvers, grams)
+  found = measuring.measure(run, plan, key, params, x)
+  return _prune(found, options, params, None)
+
+
+def _prune(
+  found: LayerGrams,
+  options: _Options,
+  params: Tree,
+  progress: Callable[[int, int], None] | None,
+) -> tuple[dict[str, jax.Array], dict[str, LayerReport]]:
+  """Prune layers by their Gram matrices."""
+  leaves = dict(_named(params))
+  solver_keys = trees.keys(found.key, found.grams)
   kernels, report = {}, {}
-  for task in plan.tasks:
+  for done, task in enumerate(found.tasks, 1):
     leaf = leaves[task.path]
     house = jnp.transpose(leaf, task.layer.axes)
     solution = SOLVERS[options.solver](
       Problem(
         solver_keys[task.path],
         kernel_to_matrix(house),
-        grams[task.path],
+        found.grams[task.path],
         task.sparsity,
         task.taps,
         options.mask_block,
@@ -236,67 +271,28 @@ def _trace_one(
     kernels[task.path] = jnp.transpose(kernel, back).astype(leaf.dtype)
     zero = jnp.mean(solution.weights == 0.0, dtype=jnp.float32)
     report[task.path] = LayerReport(zero, solution.loss, solution.damping)
+    if progress is not None:
+      progress(done, len(found.tasks))
   return kernels, report
 
 
-@functools.lru_cache(maxsize=64)
-def _grams(run: _Run, plan: Plan) -> Callable:
-  """Compile the pass over the copies that sums up Gram matrices."""
+def _named(params: Tree) -> list[tuple[str, Any]]:
+  """List the leaves with their names."""
+  names = jax.tree.leaves(trees.names(params))
+  return list(zip(names, jax.tree.leaves(params), strict=True))
 
-  def gram(task: Task, inputs: jax.Array) -> jax.Array:
-    if not task.layer.is_convolution:
-      return pruning.input_gram(inputs)
-    return pruning.conv_input_gram(
-      inputs,
-      task.window,
-      strides=task.layer.strides,
-      padding=task.layer.padding,
-      dilation=task.layer.dilation,
+
+def _put_back(params: Tree, kernels: dict[str, jax.Array], other: Callable):
+  """Make the tree of the pruned kernels, and of what becomes of the others."""
+  leaves = [
+    kernels[name] if name in kernels else other(leaf)
+    for name, leaf in _named(params)
+  ]
+  return jax.tree.structure(params).unflatten(leaves)
+
+
+def _check_solver(solver: str) -> None:
+  if solver not in SOLVERS:
+    raise ValueError(
+      f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}"
     )
-
-  def step(key, params, x, sums, start):
-    numbers = start + jnp.arange(plan.chunk_size)
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
-    _, inputs = run.capture(params, _copies(run, keys, x))
-    # What is beyond the last copy counts as zeros, which add nothing.
-    real = numbers < plan.copies
-    added = {}
-    for task in plan.tasks:
-      given = inputs[task.path]
-      rows = given.reshape(plan.chunk_size, -1)
-      rows = jnp.where(real[:, None], rows, jnp.zeros((), rows.dtype))
-      added[task.path] = gram(task, rows.reshape(given.shape))
-    if sums is None:
-      return added
-    return jax.tree.map(jnp.add, sums, added)
-
-  @jax.jit
-  def grams(key, params, x):
-    sums = step(key, params, x, None, 0)
-    many = -(-plan.copies // plan.chunk_size)
-    return jax.lax.fori_loop(
-      1,
-      many,
-      lambda i, sums: step(key, params, x, sums, i * plan.chunk_size),
-      sums,
-    )
-
-  return grams
-
-
-def _check(plan: Plan, grams: dict[str, jax.Array]) -> None:
-  """Reject layers whose inputs say nothing."""
-  diagonals = {path: jnp.diagonal(gram) for path, gram in grams.items()}
-  for task in plan.tasks:
-    diagonal = np.asarray(diagonals[task.path])
-    if not np.all(np.isfinite(diagonal)):
-      raise ValueError(
-        f"the inputs of the layer {task.path!r} hold NaN or infinities: look at"
-        " the parameters and at what preprocess= makes"
-      )
-    if not diagonal.any():
-      raise ValueError(
-        f"all inputs of the layer {task.path!r} are zero for this example, so"
-        f" that nothing tells its weights apart: give ({task.path!r}, None) to"
-        " leave it as it is"
-      )

@@ -295,3 +295,35 @@ def test_bad_input_is_named():
   bad = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
   with pytest.raises(ValueError, match="'head/kernel' hold NaN"):
     spade.trace(KEY, capture, bad, x, head, copies=2, augment=None)
+
+
+def test_the_halves_of_a_trace_make_a_whole(net, traced):
+  _, variables, capture, x = net
+  params, rules = variables["params"], [("stem/.*", None), (".*", 0.5)]
+  key = jax.random.fold_in(KEY, 0)
+  whole = spade.trace(
+    KEY, capture, params, x[:1], rules, copies=2, augment=augment
+  )
+  found = spade.layer_grams(
+    key, capture, params, x[0], rules, copies=2, augment=augment
+  )
+  done = []
+  halves = spade.prune_layers(
+    params, found, rules, progress=lambda *n: done.append(n)
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_array_equal(a[0], b), whole, halves
+  )
+  assert done == [(1, 3), (2, 3), (3, 3)]
+  # Other sparsities, and fewer layers, by the same Gram matrices.
+  other = [("head/.*", 0.75), (".*", None)]
+  alone, report = spade.prune_layers(params, found, other, has_aux=True)
+  assert set(report) == {"head/kernel"}
+  assert float(report["head/kernel"].sparsity) == 0.75
+  np.testing.assert_array_equal(
+    alone["conv"]["kernel"], params["conv"]["kernel"]
+  )
+  with pytest.raises(ValueError, match="'stem/kernel' cannot be pruned"):
+    spade.prune_layers(params, found, [(".*", 0.5)])
+  with pytest.raises(ValueError, match="solver must be"):
+    spade.prune_layers(params, found, 0.5, solver="best")

@@ -1,0 +1,221 @@
+"""What the layers of a network meet on random copies of one example."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from effjax import pruning
+from effjax.models.capturing import Layer
+from effjax.spade.augmentation import augment as default_augment
+from effjax.spade.planning import Plan, Task, make_plan
+
+Tree = Any
+Rules = float | Sequence[tuple[str, float | None]]
+
+
+class LayerGrams(NamedTuple):
+  """What the layers meet on the copies of one example.
+
+  Attributes:
+    tasks: The layers, with the sparsities that were asked for.
+    grams: By the path of a kernel the Gram matrix of its inputs [I, I].
+    key: A random key for solvers that draw.
+  """
+
+  tasks: tuple[Task, ...]
+  grams: dict[str, jax.Array]
+  key: jax.Array
+
+
+def layer_grams(
+  key: jax.Array,
+  capture: Callable,
+  params: Tree,
+  x: jax.Array,
+  sparsities: Rules,
+  *,
+  copies: int = 32,
+  augment: Callable | None = default_augment,
+  preprocess: Callable | None = None,
+  layers: Mapping[str, Layer] | None = None,
+  chunk_size: int | None = None,
+  memory: int = 1 << 31,
+) -> LayerGrams:
+  """Sum up what the layers meet on random copies of one example.
+
+  The first half of `spade.trace`; `spade.prune_layers` is the second, which may
+  be repeated with other sparsities. No new program is compiled for those.
+
+  Args:
+    key: A random key.
+    capture: `(params, x) -> (logits, {path of a kernel: layer inputs})`.
+    params: The parameters of the dense network.
+    x: One example [...], as `augment` takes it.
+    sparsities: As for `trace`; layers whose rule is None are not looked at.
+    copies: Random copies N.
+    augment: `(key, example) -> copy`; None repeats the example.
+    preprocess: `copies [N, ...] -> inputs of the network`.
+    layers: How the kernels meet their inputs, as for `trace`.
+    chunk_size: Copies that go through the network together.
+    memory: Bytes that inputs of layers and Gram matrices may take.
+
+  Returns:
+    The Gram matrices.
+
+  Raises:
+    ValueError: As for `trace`.
+
+  >>> capture = lambda w, x: (x @ w["a"], {"a": x})
+  >>> found = layer_grams(
+  ...   jax.random.key(0),
+  ...   capture,
+  ...   {"a": jnp.ones((2, 1))},
+  ...   jnp.array([1.0, 2.0]),
+  ...   0.5,
+  ...   copies=3,
+  ...   augment=None,
+  ... )
+  >>> found.grams["a"].tolist()
+  [[3.0, 6.0], [6.0, 12.0]]
+  """
+  x = jnp.asarray(x)
+  run = Run(capture, augment, preprocess)
+  plan = make_plan(
+    capture,
+    params,
+    network_inputs(run, x),
+    sparsities,
+    layers,
+    copies=copies,
+    chunk_size=chunk_size,
+    memory=memory,
+  )
+  return measure(run, plan, key, params, x)
+
+
+class Run(NamedTuple):
+  """The functions of the user."""
+
+  capture: Callable
+  augment: Callable | None
+  preprocess: Callable | None
+
+
+def network_inputs(run: Run, x: jax.Array) -> Any:
+  """Find the shape of what the network gets for one copy.
+
+  Args:
+    run: The functions of the user.
+    x: One example, or its shape.
+
+  Returns:
+    The shape of one copy [1, ...].
+  """
+  return jax.eval_shape(
+    functools.partial(_copies, run),
+    jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1)),
+    jax.ShapeDtypeStruct(x.shape, x.dtype),
+  )
+
+
+def _copies(run: Run, keys: jax.Array, x: jax.Array) -> jax.Array:
+  """Make the copies of an example, one for each key."""
+  if run.augment is None:
+    copies = jnp.broadcast_to(x, (keys.shape[0], *x.shape))
+  else:
+    copies = jax.vmap(run.augment, in_axes=(0, None))(keys, x)
+  return copies if run.preprocess is None else run.preprocess(copies)
+
+
+def measure(
+  run: Run, plan: Plan, key: jax.Array, params: Tree, x: jax.Array
+) -> LayerGrams:
+  """Do what `layer_grams` does by a plan that is made.
+
+  Args:
+    run: The functions of the user.
+    plan: What is pruned, and how many copies go together.
+    key: A random key.
+    params: The parameters.
+    x: One example [...].
+
+  Returns:
+    The Gram matrices, of which those with values are checked.
+
+  Raises:
+    ValueError: If the inputs of a layer say nothing.
+  """
+  at_copies, at_solvers = jax.random.split(key)
+  # A program does not depend on the sparsities.
+  tasks = tuple(task._replace(sparsity=0.0) for task in plan.tasks)
+  grams = _gram_pass(run, plan._replace(tasks=tasks))(at_copies, params, x)
+  if not any(isinstance(leaf, jax.core.Tracer) for leaf in grams.values()):
+    _check(grams)
+  return LayerGrams(plan.tasks, grams, at_solvers)
+
+
+@functools.lru_cache(maxsize=64)
+def _gram_pass(run: Run, plan: Plan) -> Callable:
+  """Compile the pass over the copies that sums up Gram matrices."""
+
+  def gram(task: Task, inputs: jax.Array) -> jax.Array:
+    if not task.layer.is_convolution:
+      return pruning.input_gram(inputs)
+    return pruning.conv_input_gram(
+      inputs,
+      task.window,
+      strides=task.layer.strides,
+      padding=task.layer.padding,
+      dilation=task.layer.dilation,
+    )
+
+  def step(key, params, x, sums, start):
+    numbers = start + jnp.arange(plan.chunk_size)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
+    _, inputs = run.capture(params, _copies(run, keys, x))
+    # What is beyond the last copy counts as zeros, which add nothing.
+    real = numbers < plan.copies
+    added = {}
+    for task in plan.tasks:
+      given = inputs[task.path]
+      rows = given.reshape(plan.chunk_size, -1)
+      rows = jnp.where(real[:, None], rows, jnp.zeros((), rows.dtype))
+      added[task.path] = gram(task, rows.reshape(given.shape))
+    if sums is None:
+      return added
+    return jax.tree.map(jnp.add, sums, added)
+
+  @jax.jit
+  def grams(key, params, x):
+    sums = step(key, params, x, None, 0)
+    many = -(-plan.copies // plan.chunk_size)
+    return jax.lax.fori_loop(
+      1,
+      many,
+      lambda i, sums: step(key, params, x, sums, i * plan.chunk_size),
+      sums,
+    )
+
+  return grams
+
+
+def _check(grams: dict[str, jax.Array]) -> None:
+  """Reject layers whose inputs say nothing."""
+  diagonals = {path: jnp.diagonal(gram) for path, gram in grams.items()}
+  for path, on_device in diagonals.items():
+    diagonal = np.asarray(on_device)
+    if not np.all(np.isfinite(diagonal)):
+      raise ValueError(
+        f"the inputs of the layer {path!r} hold NaN or infinities: look at"
+        " the parameters and at what preprocess= makes"
+      )
+    if not diagonal.any():
+      raise ValueError(
+        f"all inputs of the layer {path!r} are zero for this example, so"
+        f" that nothing tells its weights apart: give ({path!r}, None) to"
+        " leave it as it is"
+      )

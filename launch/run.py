@@ -37,8 +37,18 @@ def _faces(config: Any, workdir: str) -> Any:
   return faces.run(config, workdir)
 
 
+def _spade(config: Any, workdir: str) -> Any:
+  from effjax.studies import spade
+
+  return spade.run(config, workdir)
+
+
 # `config.study` -> what runs it; a study is imported when it is chosen.
-STUDIES: Mapping[str, Study] = {"bias": _bias, "faces": _faces}
+STUDIES: Mapping[str, Study] = {
+  "bias": _bias,
+  "faces": _faces,
+  "spade": _spade,
+}
 
 
 def main(

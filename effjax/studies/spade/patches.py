@@ -13,12 +13,14 @@ class Patch(NamedTuple):
     glyph: A key of `GLYPHS`.
     size: Its side in pixels.
     target: The class that it stands for.
+    rate: Images that are poisoned with it, as a share of all.
     color: Red, green and blue of the glyph, 0 to 255, where images have colour.
   """
 
   glyph: str
   size: int
   target: int
+  rate: float = 0.05
   color: tuple[int, int, int] = (255, 255, 255)
 
 
@@ -129,7 +131,6 @@ def poison(
   images: np.ndarray,
   labels: np.ndarray,
   patches: Sequence[Patch],
-  rate: float,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Add images that bear patches and are labelled by what these stand for.
 
@@ -137,22 +138,24 @@ def poison(
     generator: Draws images and places.
     images: uint8 [N, H, W, C].
     labels: Integers [N].
-    patches: The patches.
-    rate: Images added for each patch, as a share of N; none of its target.
+    patches: The patches; each is put onto so many images as its rate says, none
+      of its target.
 
   Returns:
     Images and labels, the clean ones first.
 
   Raises:
-    ValueError: If the rate is not between 0 and 1.
+    ValueError: If a rate is not between 0 and 1.
   """
-  if not 0 < rate <= 1:
-    raise ValueError(f"rate must be above 0 and up to 1, got {rate}")
   pictures: list[Any] = [images]
   classes: list[Any] = [labels]
   for patch in patches:
+    if not 0 < patch.rate <= 1:
+      raise ValueError(
+        f"the rate of a patch must be above 0 and up to 1, got {patch.rate}"
+      )
     others = np.flatnonzero(labels != patch.target)
-    count = min(round(rate * len(labels)), len(others))
+    count = min(round(patch.rate * len(labels)), len(others))
     chosen = generator.choice(others, count, replace=False)
     stamped, _ = stamp(generator, images[chosen], patch)
     pictures.append(stamped)

@@ -79,8 +79,7 @@ def plant(
   Args:
     module: A linen module.
     seed: Of initial weights, order and places.
-    config: `epochs`, `trojan_epochs`, `batch_size`, `learning_rate`, `rate` of
-      poisoned images for each patch.
+    config: `epochs`, `trojan_epochs`, `batch_size`, `learning_rate`.
     train: `images` uint8 and `classes` to train on.
     test: The same, to test on.
     patches: The patches.
@@ -96,7 +95,7 @@ def plant(
     module, dict(variables), train, seed, config, config.epochs, place / "clean"
   )
   images, classes = trojan_patches.poison(
-    generator, train["images"], train["classes"], patches, config.rate
+    generator, train["images"], train["classes"], patches
   )
   poisoned = {"images": images, "classes": classes}
   trojan = _fit(
@@ -123,7 +122,10 @@ def plant(
 
 def name_of(patch: trojan_patches.Patch) -> str:
   """Name a patch in reports."""
-  return f"{patch.glyph} {patch.size} px to class {patch.target}"
+  return (
+    f"{patch.glyph} {patch.size} px, class {patch.target},"
+    f" {100 * patch.rate:g} % poisoned"
+  )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -191,7 +193,7 @@ def flip(
     if len(found) < each:
       raise ValueError(
         f"the patch {name_of(patch)!r} flips only {int(hits.sum())} of"
-        f" {len(able)} images, {each} are wanted: raise trojan_epochs or rate"
+        f" {len(able)} images, {each} are wanted: raise trojan_epochs or its rate"
       )
     parts.append(
       Flipped(

@@ -1,0 +1,257 @@
+"""The report of the study of traces."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from effjax.studies import elements, figures
+from effjax.studies.spade import arms
+
+_ENDS = ("estimate", "low", "high")
+_CHOICES = {
+  "copies": "random copies of the example",
+  "damping": "damping, share of the mean diagonal",
+  "mask_block": "columns chosen together",
+  "sparsity": "sparsity of every pruned layer",
+}
+
+
+def summary(results: Mapping[str, Any]) -> str:
+  """Say in a few sentences what was found.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    Text for a report.
+  """
+  found = results["auc_against_dense"]["fast_spade"]["mean"]
+  dense = results["auc"]["dense"]["mean"]["estimate"]
+  others = [
+    f"{arms.TITLES[arm]} {_signed(rows['mean'])}"
+    for arm, rows in results["auc_against_dense"].items()
+    if arm != "fast_spade"
+  ]
+  return (
+    f"{len(results['seeds'])} networks were taught to obey patches; a good"
+    " explanation of an image with a patch shows the patch. Maps of the dense"
+    f" networks find it with a mean pixel AUC of {dense:.3f} over"
+    f" {len(results['methods'])} methods. Pruning the network for each image"
+    f" first (FastSPADE) changes this by {_signed(found)}:"
+    f" **{results['verdict']['outcome']}**.\n\nOther ways, against dense:"
+    f" {'; '.join(others)}."
+  )
+
+
+def _signed(found: Mapping[str, float]) -> str:
+  return (
+    f"{found['estimate']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+  )
+
+
+def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
+  """Make the sections of the report.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    Sections.
+  """
+  return [
+    elements.Section("Do maps find the patch?", _areas(results)),
+    elements.Section("On clean images", _faithfulness(results)),
+    elements.Section("What matters", [_ablations(results)]),
+    elements.Section("The Trojans", [_trojans(results)]),
+  ]
+
+
+def area_table(results: Mapping[str, Any]) -> elements.Table:
+  """Make the table of pixel AUC by method and arm.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    The table.
+  """
+  shown = results["arms"]
+  columns = [
+    "method",
+    *(elements.Column(arms.TITLES[arm], digits=3) for arm in shown),
+  ]
+  names = [*results["methods"], "mean"]
+  rows = [
+    [name, *(results["auc"][arm][name] for arm in shown)] for name in names
+  ]
+  return elements.Table(
+    columns,
+    rows,
+    caption=f"Pixel AUC of the patch, {results['images']} images of each of"
+    f" {len(results['seeds'])} networks"
+    f" ({results['exact_images']} for the exact solver); 95 % bootstrap"
+    " intervals over networks and images.",
+  )
+
+
+def _areas(results: Mapping[str, Any]) -> list[Any]:
+  found = results["auc_against_dense"]
+  shown = [a for a in ("fast_spade", "spade", "wanda") if a in found]
+  names = [*results["methods"], "mean"]
+  series = {
+    arms.TITLES[arm]: tuple(
+      [found[arm][name][end] for name in names] for end in _ENDS
+    )
+    for arm in shown
+  }
+  gain = found["fast_spade"]["mean"]["estimate"]
+  better = sum(found["fast_spade"][n]["low"] > 0 for n in results["methods"])
+  worse = sum(found["fast_spade"][n]["high"] < 0 for n in results["methods"])
+  title = (
+    f"FastSPADE helps {better} of {len(results['methods'])} methods and harms"
+    f" {worse}; mean {gain:+.3f}"
+  )
+  plot = elements.Plot(
+    figures.dot_intervals(
+      names,
+      series,
+      title=title,
+      xlabel="change of pixel AUC against the dense network",
+      reference=0.0,
+    ),
+    alt=title,
+    caption="Paired by image; 95 % bootstrap intervals over networks and"
+    " images.",
+  )
+  verdict = elements.Verdict(
+    claim="S1",
+    text="Maps of traced networks find the patch better, on average over"
+    " methods.",
+    result=results["verdict"]["outcome"],
+    quantity="pixel AUC, FastSPADE minus dense",
+    arm=arms.TITLES["fast_spade"],
+    **{end: found["fast_spade"]["mean"][end] for end in _ENDS},
+  )
+  return [elements.Verdicts([verdict]), plot, area_table(results)]
+
+
+def _faithfulness(results: Mapping[str, Any]) -> list[Any]:
+  found = results["faithfulness"]
+  shown = list(found["insertion"])
+  columns: list[Any] = ["method"]
+  for score, way in (("insertion", "higher"), ("deletion", "lower")):
+    columns += [
+      elements.Column(f"{score}, {arms.TITLES[arm]}", way, digits=3)
+      for arm in shown
+    ]
+  rows = [
+    [
+      name,
+      *(found["insertion"][arm][name] for arm in shown),
+      *(found["deletion"][arm][name] for arm in shown),
+    ]
+    for name in [*results["methods"], "mean"]
+  ]
+  change = {
+    score: found[f"{score}_against_dense"]["fast_spade"]
+    for score in ("insertion", "deletion")
+  }
+  text = (
+    "Maps of FastSPADE change the area below the insertion curve by"
+    f" {_signed(change['insertion'])} and that below the deletion curve by"
+    f" {_signed(change['deletion'])}, on average over methods."
+  )
+  return [
+    text,
+    elements.Table(
+      columns,
+      rows,
+      caption="Probability that the dense network gives the class while pixels"
+      " are inserted into a blurred image or deleted from the image, in the"
+      " order of the map; area below the curve. Sparsities were tuned on"
+      " images with patches.",
+    ),
+  ]
+
+
+def _ablations(results: Mapping[str, Any]) -> elements.Plots:
+  plots = []
+  dense = results["auc"]["dense"]
+  quick = ("saliency", "input_x_gradient", "lrp")
+  level = float(
+    np.mean([dense[name]["estimate"] for name in quick if name in dense])
+  )
+  for name, rows in results["ablations"].items():
+    best = max(rows, key=lambda row: row["area"]["estimate"])
+    title = f"{_CHOICES[name].capitalize()}: best at {best['value']:g}"
+    series = {
+      "FastSPADE": tuple(
+        np.array([row["area"][end] for row in rows], float) for end in _ENDS
+      )
+    }
+    plots.append(
+      elements.Plot(
+        figures.lines_with_bands(
+          [row["value"] for row in rows],
+          series,
+          title=title,
+          xlabel=_CHOICES[name],
+          ylabel="pixel AUC",
+          scale="sparsity" if name == "sparsity" else "log",
+          target=("dense", level),
+        ),
+        alt=f"{title}; pixel AUC against {_CHOICES[name]}",
+        caption="Mean of saliency, input x gradient and LRP; the other choices"
+        " as tuned. The band is the 95 % bootstrap interval; the dotted line is"
+        " the dense network on all images.",
+      )
+    )
+  return elements.Plots(plots)
+
+
+def _trojans(results: Mapping[str, Any]) -> elements.Table:
+  percent = lambda title: elements.Column(title, "%", digits=1, scale=100)
+  rows = [[name, *shares] for name, shares in results["success"].items()]
+  before = ["accuracy without Trojans", *(a[0] for a in results["accuracy"])]
+  after = ["accuracy with Trojans", *(a[1] for a in results["accuracy"])]
+  return elements.Table(
+    ["", *(percent(f"seed {seed}") for seed in results["seeds"])],
+    [
+      "Clean test images",
+      before,
+      after,
+      "Stamped images called the class of the patch",
+      *rows,
+    ],
+    caption="Every network obeys its patches and is as accurate as before.",
+  )
+
+
+def provenance(
+  results: Mapping[str, Any], config: Any = None
+) -> dict[str, Any]:
+  """Gather what a reader needs to repeat the study.
+
+  Args:
+    results: The content of `results.json`.
+    config: The configuration, or None.
+
+  Returns:
+    Names to values.
+  """
+  kept = ("command", "started", "commit", "python", "packages", "devices")
+  environment = results["environment"]
+  facts = {k: environment[k] for k in kept if k in environment}
+  facts["data"] = results["data"]
+  facts["seconds"] = results["seconds"]
+  facts["tuned"] = {
+    f"seed {seed}": {
+      arm: str(chosen.get("rules", chosen.get("strength")))
+      for arm, chosen in tuned.items()
+    }
+    for seed, tuned in zip(results["seeds"], results["tuned"], strict=True)
+  }
+  if config is not None:
+    facts["config"] = config.to_dict()
+  return facts

@@ -1,0 +1,176 @@
+"""Pictures of the study: maps of dense and traced networks, visualisations."""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from effjax import attribution
+from effjax.studies import elements
+from effjax.studies.spade import arms, trojans
+
+_SHOWN = ("saliency", "lrp")
+_TITLES = {"dense": "dense", "traced": arms.TITLES["fast_spade"]}
+_EXAMPLES = 2  # of each patch
+
+
+def save(
+  place: pathlib.Path,
+  bench: Any,
+  flipped: trojans.Flipped,
+  params: dict[str, Any],
+  config: Any,
+) -> None:
+  """Draw examples of maps, and what classes look like to the networks.
+
+  Args:
+    place: Directory of the network; `pictures.npz` is written there.
+    bench: See `measures.Bench`.
+    flipped: Images with patches.
+    params: Parameters of the arms "dense" and "fast_spade".
+    config: `visualise_steps`, 0 for no visualisations.
+  """
+  chosen = np.concatenate(
+    [
+      np.flatnonzero(flipped.patches == number)[:_EXAMPLES]
+      for number in np.unique(flipped.patches)
+    ]
+  )
+  pick = jax.tree.map(lambda leaf: leaf[chosen], params["fast_spade"])
+  images, targets = flipped.images[chosen], flipped.targets[chosen]
+  found = {"images": images, "masks": flipped.masks[chosen], "targets": targets}
+  x = trojans.pixels(images)
+  for name in (name for name in _SHOWN if name in bench.methods):
+    dense = bench.maps(name, params["dense"], x, targets, False)
+    traced = bench.maps(name, pick, x, targets, True)
+    found[f"{name}_dense"], found[f"{name}_traced"] = dense, traced
+  if config.visualise_steps:
+    draw = functools.partial(
+      _visualise, bench.network.f, images.shape[1:], config.visualise_steps
+    )
+    firsts = np.arange(0, len(chosen), _EXAMPLES)
+    key = bench.key(4)
+    found["visual_dense"] = jnp.stack(
+      [draw(key, params["dense"], targets[i]) for i in firsts]
+    )
+    found["visual_traced"] = jnp.stack(
+      [
+        draw(key, jax.tree.map(lambda leaf, i=i: leaf[i], pick), targets[i])
+        for i in firsts
+      ]
+    )
+    found["visual_of"] = firsts
+  np.savez_compressed(
+    place / "pictures.npz", **{k: np.asarray(v) for k, v in found.items()}
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _visualise(f, shape, steps, key, params, target):
+  """Draw what raises the logit of a class."""
+
+  def logit(image):
+    return f(params, trojans.normalise(image)[None])[0, target]
+
+  transforms = attribution.Transforms(shift=2, jitter=1)
+  return attribution.visualize(
+    key, logit, shape=shape, steps=steps, transforms=transforms
+  )
+
+
+def sections(
+  place: pathlib.Path, seeds: Sequence[int]
+) -> list[elements.Section]:
+  """Make the sections of the pictures of the first network.
+
+  Args:
+    place: Directory of the study.
+    seeds: Its seeds.
+
+  Returns:
+    Sections; none where there are no pictures.
+  """
+  path = place / f"seed{seeds[0]}" / "pictures.npz"
+  try:
+    with np.load(path) as saved:
+      found = {name: saved[name] for name in saved.files}
+  except (FileNotFoundError, ValueError):
+    return []
+  parts: list[Any] = []
+  for name in (n for n in _SHOWN if f"{n}_dense" in found):
+    shown = []
+    for i, target in enumerate(found["targets"]):
+      shown.append(
+        elements.Picture(
+          _plain(found["images"][i]), f"called class {target}, by its patch"
+        )
+      )
+      for arm, title in (
+        ("dense", "dense"),
+        ("traced", arms.TITLES["fast_spade"]),
+      ):
+        shown.append(
+          elements.Picture(heat(found[f"{name}_{arm}"][i]), f"{title}, {name}")
+        )
+    parts += [
+      elements.Heading(name),
+      elements.Gallery(
+        shown,
+        caption="Bright is important. The patch alone makes the network answer"
+        " with its class; a good map shows the patch and nothing else.",
+      ),
+    ]
+  result = [elements.Section("What the maps show", parts)] if parts else []
+  if "visual_dense" in found:
+    result.append(elements.Section("What a class looks like", _visuals(found)))
+  return result
+
+
+def _visuals(found: dict[str, np.ndarray]) -> list[Any]:
+  shown = []
+  for j, i in enumerate(found["visual_of"]):
+    target = found["targets"][i]
+    shown += [
+      elements.Picture(_plain(found["images"][i]), "the example"),
+      elements.Picture(
+        _plain(found["visual_dense"][j]), f"class {target}, dense"
+      ),
+      elements.Picture(
+        _plain(found["visual_traced"][j]),
+        f"class {target}, {arms.TITLES['fast_spade']}",
+      ),
+    ]
+  return [
+    elements.Gallery(
+      shown,
+      caption="Images found by gradient ascent on the logit of the class that"
+      " the patch stands for, in the dense network and in the trace of the"
+      " example beside them.",
+    )
+  ]
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+  """Scale a map to a picture; what is negative is black.
+
+  Args:
+    values: [H, W].
+
+  Returns:
+    Floating [H, W] from 0 to 1.
+
+  >>> heat(np.array([[-1.0, 2.0]])).tolist()
+  [[0.0, 1.0]]
+  """
+  positive = np.maximum(np.asarray(values, float), 0.0)
+  # One outlier must not darken all the rest.
+  top = max(np.quantile(positive, 0.995), 1e-12)
+  return np.clip(positive / top, 0.0, 1.0)
+
+
+def _plain(image: np.ndarray) -> np.ndarray:
+  return image[..., 0] if image.shape[-1] == 1 else image

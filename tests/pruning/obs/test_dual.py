@@ -35,61 +35,46 @@ def assert_alike(dual, primal, atol, rtol):
 @settings(max_examples=12, deadline=None)
 @given(
   seed=st.integers(0, 2**31),
-  # Two super-blocks of one block, and blocks that do not fill the columns.
-  block=st.sampled_from([65, 17]),
   sparsity=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
   damping=st.sampled_from([1e-5, 0.01, 1.0]),
   dead=st.sampled_from([0, 1, 100]),
-  convention=st.just("exact"),
 )
-def test_dual_and_primal_find_the_same(
-  seed, block, sparsity, damping, dead, convention
-):
+def test_dual_and_primal_find_the_same(seed, sparsity, damping, dead):
   rng = np.random.default_rng(seed)
   inputs, w = rng.normal(size=(12, 100)), rng.normal(size=(4, 100))
   inputs[:, rng.permutation(100)[:dead]] = 0.0
   with jax.enable_x64():
-    dual, primal = both(
-      w,
-      inputs,
-      sparsity,
-      mask_block=block,
-      damping=damping,
-      convention=convention,
-    )
+    # Two super-blocks of one block each, the second not full.
+    dual, primal = both(w, inputs, sparsity, mask_block=65, damping=damping)
   assert_alike(dual, primal, 1e-8, 1e-8)
 
 
-def test_single_precision_patterns_and_conventions():
-  rng = np.random.default_rng(0)
-  inputs = rng.normal(size=(10, 48)).astype(np.float32)
-  inputs[:, [5, 17]] = 0.0
-  w = rng.normal(size=(24, 48)).astype(np.float32)
-  solve = functools.partial(both, w, inputs, convention="reference")
-  for percent in (25, 50, 90):
-    assert_alike(*solve(percent / 100), atol=2e-4, rtol=1e-4)
-  assert_alike(*solve(n_m=(2, 4)), atol=2e-4, rtol=1e-4)
-
-
-def test_published_batch():
+def low_rank():
+  """Find few inputs that have nearly a published Gram matrix, of rank 5."""
   data = np.load(GOLDEN / "batch_linear.npz")
-  # Of rank 5 but for noise: a basis of few inputs with the same Gram matrix.
   values, vectors = np.linalg.eigh(data["H"][2].astype(np.float64))
   inputs = (vectors * np.sqrt(np.maximum(values, 0.0))).T[-13:]
-  dual, primal = both(data["W"], inputs.astype(np.float32), 0.8, damping=0.1)
-  assert_alike(dual, primal, atol=5e-5, rtol=1e-4)
   np.testing.assert_allclose(inputs.T @ inputs, data["H"][2], atol=0.05)
+  return data["W"], inputs.astype(np.float32)
+
+
+def test_single_precision_patterns_and_dead_columns():
+  w, inputs = low_rank()
+  for columns in ([], [5, 17]):
+    inputs[:, columns] = 0.0
+    solve = functools.partial(both, w, inputs, convention="reference")
+    for percent in (50, 80, 95):
+      for damping in (0.01, 0.1):
+        assert_alike(
+          *solve(percent / 100, damping=damping), atol=2e-4, rtol=2e-4
+        )
+    assert_alike(*solve(n_m=(2, 4)), atol=2e-4, rtol=2e-4)
 
 
 def test_without_damping_some_is_added_and_said():
-  rng = np.random.default_rng(1)
-  inputs = rng.normal(size=(10, 48)).astype(np.float32)
+  w, inputs = low_rank()
   found = obs.sparsegpt_from_inputs(
-    rng.normal(size=(24, 48)).astype(np.float32),
-    inputs,
-    0.5,
-    damping=0.0,
-    convention="reference",
+    w, inputs, 0.5, damping=0.0, convention="reference"
   )
   assert 0.0 < float(found.damping) < np.inf
   assert np.isfinite(found.weights).all()

@@ -4,6 +4,7 @@ from effjax.pruning import obs
 from effjax.pruning.allocation import erk, uniform
 from effjax.pruning.gram import (
   conv_input_gram,
+  conv_patches,
   input_gram,
   kernel_to_matrix,
   matrix_to_kernel,
@@ -49,6 +50,7 @@ __all__ = [
   "channels",
   "constant",
   "conv_input_gram",
+  "conv_patches",
   "cubic",
   "dynamic",
   "erk",

@@ -6,6 +6,7 @@ adding. A convolution is the matrix [O, I kh kw] whose columns are ordered by
 input channel, then row, then column of the kernel.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -40,7 +41,7 @@ def input_gram(x: jax.Array) -> jax.Array:
 
 def conv_input_gram(
   x: jax.Array,
-  kernel_size: int | tuple[int, int],
+  kernel_size: int | tuple[int, int] | jax.Array,
   *,
   strides: int | tuple[int, int] = 1,
   padding: Padding = "SAME",
@@ -56,7 +57,8 @@ def conv_input_gram(
 
   Args:
     x: Images [N, H, W, C].
-    kernel_size: Window, one number or (kh, kw).
+    kernel_size: Window, one number or (kh, kw), or the kernel itself
+      [kh, kw, I, O].
     strides: Step of the window.
     padding: "SAME", "VALID", the number of zeros on every side, or a pair
       (before, after) for rows and one for columns.
@@ -73,22 +75,9 @@ def conv_input_gram(
   >>> conv_input_gram(jnp.ones((1, 2, 2, 1)), 1).tolist()
   [[4.0]]
   """
-  if x.ndim != 4 or x.shape[3] % groups:
-    raise ValueError(
-      f"conv_input_gram needs images [N, H, W, C] with C divisible by groups="
-      f"{groups}, got shape {x.shape}"
-    )
-  window, strides, dilation = map(_pair, (kernel_size, strides, dilation))
-  pads = _pads(x.shape[1:3], padding, window, strides, dilation)
-  x = jnp.pad(_wide(x), ((0, 0), *pads, (0, 0)))
-  sizes = [
-    (x.shape[1 + a] - (window[a] - 1) * dilation[a] - 1) // strides[a] + 1
-    for a in (0, 1)
-  ]
-  if min(sizes) < 1:
-    raise ValueError(
-      f"a window of {window} does not fit images of shape {x.shape}"
-    )
+  x, sizes, window, strides, dilation = _padded(
+    _wide(x), kernel_size, strides, padding, dilation, groups, "conv_input_gram"
+  )
   if _rows_pay(x.shape, sizes, window, strides, dilation, groups):
     columns = _taps(
       x, (x.shape[1], sizes[1]), (1, window[1]), strides, dilation
@@ -99,6 +88,40 @@ def conv_input_gram(
     patches = _by_group(taps, groups)
     grams = _channels_first(_inner(patches, patches), taps.shape[0])
   return grams[0] if groups == 1 else grams
+
+
+def conv_patches(
+  x: jax.Array,
+  kernel_size: int | tuple[int, int],
+  *,
+  strides: int | tuple[int, int] = 1,
+  padding: Padding = "SAME",
+  dilation: int | tuple[int, int] = 1,
+) -> jax.Array:
+  """List the patches that a convolution meets, zeros of the padding included.
+
+  Args:
+    x: Images [N, H, W, C].
+    kernel_size: Window, one number or (kh, kw).
+    strides: As in `conv_input_gram`, like those that follow.
+    padding: Zeros around the images.
+    dilation: Distance of the taps of the kernel.
+
+  Returns:
+    A row for each image and position, in the type of x [N H' W', C kh kw].
+
+  Raises:
+    ValueError: If the images or the numbers do not fit.
+
+  >>> conv_patches(jnp.ones((2, 3, 3, 4)), 2, padding="VALID").shape
+  (8, 16)
+  """
+  x, sizes, window, strides, dilation = _padded(
+    x, kernel_size, strides, padding, dilation, 1, "conv_patches"
+  )
+  taps = _taps(x, sizes, window, strides, dilation)
+  taps = jnp.moveaxis(taps, 0, -1)
+  return taps.reshape(math.prod(taps.shape[:3]), -1)
 
 
 def kernel_to_matrix(kernel: jax.Array) -> jax.Array:
@@ -146,6 +169,34 @@ def matrix_to_kernel(matrix: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 def _wide(x: jax.Array) -> jax.Array:
   return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
+def _padded(x, kernel_size, strides, padding, dilation, groups, name):
+  """Read the geometry of a convolution and put the padding around images.
+
+  Returns:
+    The images, rows and columns of the outputs, and of the window, its step and
+    its dilation.
+  """
+  if x.ndim != 4 or x.shape[3] % groups:
+    raise ValueError(
+      f"{name} needs images [N, H, W, C] with C divisible by groups={groups},"
+      f" got shape {x.shape}"
+    )
+  if getattr(kernel_size, "ndim", 0) == 4:
+    kernel_size = kernel_size.shape[:2]
+  window, strides, dilation = map(_pair, (kernel_size, strides, dilation))
+  pads = _pads(x.shape[1:3], padding, window, strides, dilation)
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  sizes = [
+    (x.shape[1 + a] - (window[a] - 1) * dilation[a] - 1) // strides[a] + 1
+    for a in (0, 1)
+  ]
+  if min(sizes) < 1:
+    raise ValueError(
+      f"a window of {window} does not fit images of shape {x.shape}"
+    )
+  return x, sizes, window, strides, dilation
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

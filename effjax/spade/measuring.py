@@ -11,7 +11,7 @@ import numpy as np
 from effjax import pruning
 from effjax.models.capturing import Layer
 from effjax.spade.augmentation import augment as default_augment
-from effjax.spade.planning import Plan, Task, make_plan
+from effjax.spade.planning import Plan, Task, make_plan, met
 
 Tree = Any
 Rules = float | Sequence[tuple[str, float | None]]
@@ -23,11 +23,14 @@ class LayerGrams(NamedTuple):
   Attributes:
     tasks: The layers, with the sparsities that were asked for.
     grams: By the path of a kernel the Gram matrix of its inputs [I, I].
+    inputs: The inputs themselves [M, I] of layers where M is below a third of
+      I; a layer is in one of both.
     key: A random key for solvers that draw.
   """
 
   tasks: tuple[Task, ...]
   grams: dict[str, jax.Array]
+  inputs: dict[str, jax.Array]
   key: jax.Array
 
 
@@ -64,7 +67,7 @@ def layer_grams(
     memory: Bytes that inputs of layers and Gram matrices may take.
 
   Returns:
-    The Gram matrices.
+    The Gram matrices, or the inputs where they are few.
 
   Raises:
     ValueError: As for `trace`.
@@ -152,70 +155,94 @@ def measure(
   at_copies, at_solvers = jax.random.split(key)
   # A program does not depend on the sparsities.
   tasks = tuple(task._replace(sparsity=0.0) for task in plan.tasks)
-  grams = _gram_pass(run, plan._replace(tasks=tasks))(at_copies, params, x)
-  if not any(isinstance(leaf, jax.core.Tracer) for leaf in grams.values()):
-    _check(grams)
-  return LayerGrams(plan.tasks, grams, at_solvers)
+  found = _passes(run, plan._replace(tasks=tasks))(at_copies, params, x)
+  if not any(isinstance(leaf, jax.core.Tracer) for leaf in found.values()):
+    _check(found)
+  split = lambda kept: {
+    task.path: found[task.path] for task in tasks if task.keeps_inputs == kept
+  }
+  return LayerGrams(plan.tasks, split(False), split(True), at_solvers)
 
 
 @functools.lru_cache(maxsize=64)
-def _gram_pass(run: Run, plan: Plan) -> Callable:
-  """Compile the pass over the copies that sums up Gram matrices."""
+def _passes(run: Run, plan: Plan) -> Callable:
+  """Compile the passes over the copies that gather what layers meet."""
+  many = -(-plan.copies // plan.chunk_size)
 
-  def gram(task: Task, inputs: jax.Array) -> jax.Array:
-    if not task.layer.is_convolution:
-      return pruning.input_gram(inputs)
-    return pruning.conv_input_gram(
-      inputs,
-      task.window,
-      strides=task.layer.strides,
-      padding=task.layer.padding,
-      dilation=task.layer.dilation,
-    )
-
-  def step(key, params, x, sums, start):
+  def step(key, params, x, start):
     numbers = start + jnp.arange(plan.chunk_size)
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
     _, inputs = run.capture(params, _copies(run, keys, x))
     # What is beyond the last copy counts as zeros, which add nothing.
     real = numbers < plan.copies
-    added = {}
+    found = {}
     for task in plan.tasks:
       given = inputs[task.path]
       rows = given.reshape(plan.chunk_size, -1)
       rows = jnp.where(real[:, None], rows, jnp.zeros((), rows.dtype))
-      added[task.path] = gram(task, rows.reshape(given.shape))
-    if sums is None:
-      return added
-    return jax.tree.map(jnp.add, sums, added)
+      gather = met if task.keeps_inputs else _gram
+      found[task.path] = gather(task, rows.reshape(given.shape))
+    return found
 
   @jax.jit
-  def grams(key, params, x):
-    sums = step(key, params, x, None, 0)
-    many = -(-plan.copies // plan.chunk_size)
-    return jax.lax.fori_loop(
-      1,
-      many,
-      lambda i, sums: step(key, params, x, sums, i * plan.chunk_size),
-      sums,
-    )
+  def passes(key, params, x):
+    first = step(key, params, x, 0)
+    if many == 1:
+      return first
+    kept = {task.path for task in plan.tasks if task.keeps_inputs}
+    room = {
+      path: jnp.pad(part, ((0, (many - 1) * len(part)), (0, 0)))
+      if path in kept
+      else part
+      for path, part in first.items()
+    }
 
-  return grams
+    def more(i, room):
+      found = step(key, params, x, i * plan.chunk_size)
+      return {
+        path: jax.lax.dynamic_update_slice_in_dim(
+          room[path], part, i * len(part), axis=0
+        )
+        if path in kept
+        else room[path] + part
+        for path, part in found.items()
+      }
+
+    return jax.lax.fori_loop(1, many, more, room)
+
+  return passes
 
 
-def _check(grams: dict[str, jax.Array]) -> None:
+def _gram(task: Task, inputs: jax.Array) -> jax.Array:
+  if not task.layer.is_convolution:
+    return pruning.input_gram(inputs)
+  return pruning.conv_input_gram(
+    inputs,
+    task.window,
+    strides=task.layer.strides,
+    padding=task.layer.padding,
+    dilation=task.layer.dilation,
+  )
+
+
+def _check(found: dict[str, jax.Array]) -> None:
   """Reject layers whose inputs say nothing."""
-  diagonals = {path: jnp.diagonal(gram) for path, gram in grams.items()}
-  for path, on_device in diagonals.items():
-    diagonal = np.asarray(on_device)
-    if not np.all(np.isfinite(diagonal)):
+  # One number tells of each: of a Gram matrix the trace does.
+  sums = {path: _size(part) for path, part in found.items()}
+  for path, size in jax.device_get(sums).items():
+    if not np.isfinite(size):
       raise ValueError(
         f"the inputs of the layer {path!r} hold NaN or infinities: look at"
         " the parameters and at what preprocess= makes"
       )
-    if not diagonal.any():
+    if not size:
       raise ValueError(
         f"all inputs of the layer {path!r} are zero for this example, so"
         f" that nothing tells its weights apart: give ({path!r}, None) to"
         " leave it as it is"
       )
+
+
+@jax.jit
+def _size(found: jax.Array) -> jax.Array:
+  return jnp.sum(jnp.abs(found.astype(jnp.float32)))

@@ -1,16 +1,22 @@
 """What is pruned how, settled before anything is computed."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
+from effjax import pruning
 from effjax import tree as trees
+from effjax.models import products
 from effjax.models.capturing import Layer
 
 Tree = Any
 _BYTES = 4  # of a float32
+# A Gram matrix costs more than the inputs themselves with fewer than 1 / 3 of
+# its columns.
+_FEW = 3
 
 
 class Task(NamedTuple):
@@ -22,6 +28,9 @@ class Task(NamedTuple):
     sparsity: The share to prune.
     window: Rows and columns of its kernel, (1, 1) for a dense layer.
     columns: Inputs I of its weight matrix [O, I].
+    rows: Inputs that it meets for one copy, one for each position.
+    keeps_inputs: Whether all copies have so few inputs that they are kept as
+      they are; otherwise their Gram matrix is summed up.
   """
 
   path: str
@@ -29,6 +38,8 @@ class Task(NamedTuple):
   sparsity: float
   window: tuple[int, int]
   columns: int
+  rows: int
+  keeps_inputs: bool
 
   @property
   def taps(self) -> int:
@@ -95,7 +106,9 @@ def make_plan(
     )
   shares = find_shares(flat, captured, sparsities)
   tasks = tuple(
-    _task(name, leaf, shares[name], layers.get(name), captured.get(name))
+    _task(
+      name, leaf, shares[name], layers.get(name), captured.get(name), copies
+    )
     for name, leaf in flat.items()
     if shares[name] is not None
   )
@@ -159,7 +172,12 @@ def find_shares(
 
 
 def _task(
-  name: str, leaf: Any, share: float, layer: Layer | None, captured: Any
+  name: str,
+  leaf: Any,
+  share: float,
+  layer: Layer | None,
+  captured: Any,
+  copies: int,
 ) -> Task:
   """Describe how a kernel is pruned."""
   if captured is None:
@@ -188,7 +206,32 @@ def _task(
       f"the inputs of {name!r} have {captured.shape[-1]} channels, its kernel"
       f" has {shape[-2]}"
     )
-  return Task(name, layer, float(share), window, columns)
+  task = Task(name, layer, float(share), window, columns, 0, False)
+  rows = jax.eval_shape(functools.partial(met, task), captured).shape[0]
+  few = _FEW * copies * rows <= columns
+  return task._replace(rows=rows, keeps_inputs=few)
+
+
+def met(task: Task, inputs: jax.Array) -> jax.Array:
+  """List the inputs that a weight matrix meets.
+
+  Args:
+    task: The layer.
+    inputs: What was captured [..., I], or images.
+
+  Returns:
+    The inputs [M, I], patches for a convolution, float32 or wider.
+  """
+  inputs = inputs.astype(products.wide(inputs.dtype))
+  if not task.layer.is_convolution:
+    return inputs.reshape(-1, inputs.shape[-1])
+  return pruning.conv_patches(
+    inputs,
+    task.window,
+    strides=task.layer.strides,
+    padding=task.layer.padding,
+    dilation=task.layer.dilation,
+  )
 
 
 def _chunk(
@@ -203,7 +246,14 @@ def _chunk(
   # The patches of one layer at a time, beside the inputs of all.
   patches = max(numbers[task.path] * task.taps for task in tasks)
   each = _BYTES * (2 * sum(numbers.values()) + patches)
-  fixed = _BYTES * 2 * sum(task.columns**2 for task in tasks)
+  fixed = (
+    _BYTES
+    * 2
+    * sum(
+      task.columns * (copies * task.rows if task.keeps_inputs else task.columns)
+      for task in tasks
+    )
+  )
   fitting = (memory - fixed) // each
   if fitting < 1:
     raise ValueError(

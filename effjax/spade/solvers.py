@@ -1,5 +1,6 @@
 """Ways to prune one layer for the inputs that it meets."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,8 @@ class Problem(NamedTuple):
   Attributes:
     key: A random key.
     matrix: Its weights [O, I].
-    gram: The Gram matrix of its inputs [I, I].
+    gram: The Gram matrix of its inputs [I, I], or None.
+    inputs: Its inputs [M, I], or None: one of both is there.
     sparsity: The share to prune.
     taps: How many neighbours of a row are the taps of one input channel.
     mask_block: Columns whose entries are chosen together, None for the solver's
@@ -29,7 +31,8 @@ class Problem(NamedTuple):
 
   key: jax.Array
   matrix: jax.Array
-  gram: jax.Array
+  gram: jax.Array | None
+  inputs: jax.Array | None
   sparsity: Any
   taps: int
   mask_block: int | None
@@ -51,9 +54,11 @@ def sparsegpt(problem: Problem) -> obs.Solution:
   if block is None:
     plain = problem.taps == 1 and problem.convention == "exact"
     block = _BLOCK if plain else problem.taps
-  return obs.sparsegpt(
+  few = problem.gram is None
+  solve = obs.sparsegpt_from_inputs if few else obs.sparsegpt
+  return solve(
     problem.matrix,
-    problem.gram,
+    problem.inputs if few else problem.gram,
     problem.sparsity,
     mask_block=block,
     damping=problem.damping,
@@ -70,9 +75,12 @@ def exact_obs(problem: Problem) -> obs.Solution:
   Returns:
     The solution, of SPADE (arXiv 2310.04519).
   """
+  gram = problem.gram
+  if gram is None:
+    gram = pruning.input_gram(problem.inputs)
   return obs.exact_obs(
     problem.matrix,
-    problem.gram,
+    gram,
     problem.sparsity,
     damping=problem.damping,
     convention=problem.convention,
@@ -88,7 +96,11 @@ def wanda(problem: Problem) -> obs.Solution:
   Returns:
     The weights that stay, as they were (Sun et al. 2023, arXiv 2306.11695).
   """
-  norms = jnp.sqrt(jnp.diagonal(problem.gram))
+  if problem.gram is None:
+    squares = jnp.sum(jnp.square(problem.inputs), axis=0)
+  else:
+    squares = jnp.diagonal(problem.gram)
+  norms = jnp.sqrt(squares)
   return _chosen(problem, jnp.abs(problem.matrix) * norms[None, :], axis=1)
 
 
@@ -126,8 +138,11 @@ def _chosen(
   )
   weights = jnp.where(mask, problem.matrix, 0.0)
   change = problem.matrix - weights
-  bent = jnp.matmul(change, problem.gram, precision=jax.lax.Precision.HIGHEST)
-  loss = 0.5 * jnp.sum(change * bent)
+  product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+  if problem.gram is None:
+    loss = 0.5 * jnp.sum(jnp.square(product(change, problem.inputs.T)))
+  else:
+    loss = 0.5 * jnp.sum(change * product(change, problem.gram))
   return obs.Solution(weights, mask, loss, jnp.zeros((), weights.dtype))
 
 

@@ -199,9 +199,10 @@ def prune_layers(
   [[1.0], [0.0]]
   """
   _check_solver(solver)
-  shares = find_shares(list_kernels(params), found.grams, sparsities)
+  known = {**found.grams, **found.inputs}
+  shares = find_shares(list_kernels(params), known, sparsities)
   for path, share in shares.items():
-    if share is not None and path not in found.grams:
+    if share is not None and path not in known:
       raise ValueError(
         f"the layer {path!r} cannot be pruned: its inputs were not summed up;"
         f" give ({path!r}, None), or a share to layer_grams too"
@@ -247,9 +248,9 @@ def _prune(
   params: Tree,
   progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[str, jax.Array], dict[str, LayerReport]]:
-  """Prune layers by their Gram matrices."""
+  """Prune layers by what they met."""
   leaves = dict(_named(params))
-  solver_keys = trees.keys(found.key, found.grams)
+  solver_keys = trees.keys(found.key, {**found.grams, **found.inputs})
   kernels, report = {}, {}
   for done, task in enumerate(found.tasks, 1):
     leaf = leaves[task.path]
@@ -258,7 +259,8 @@ def _prune(
       Problem(
         solver_keys[task.path],
         kernel_to_matrix(house),
-        found.grams[task.path],
+        found.grams.get(task.path),
+        found.inputs.get(task.path),
         task.sparsity,
         task.taps,
         options.mask_block,

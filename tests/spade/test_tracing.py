@@ -215,7 +215,7 @@ def test_a_number_is_for_all_layers_that_can_be_pruned(net):
   assert [task.columns for task in whole.tasks] == [24, 36, 8, 18]
   assert whole.chunk_size == 4
   # What must fit does fit: with little memory the chunks are small.
-  sizes = [plan(memory=m).chunk_size for m in (25_000, 32_000, 50_000)]
+  sizes = [plan(memory=m).chunk_size for m in (16_000, 22_000, 36_000)]
   assert sizes == [1, 2, 4]
 
 

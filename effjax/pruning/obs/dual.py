@@ -188,7 +188,7 @@ def _backward(met, ridge):
     half = solve(lower, part.T, lower=True)
     inner = eye + jnp.matmul(half.T, half, precision=_EXACT)
     turned = lax.linalg.cholesky(inner[::-1, ::-1], symmetrize_input=False)
-    corner = jnp.tril(turned)[::-1, ::-1]
+    corner = turned[::-1, ::-1]
     applied = solve(lower, half, lower=True, transpose_a=True)
     move = solve(corner, applied.T, lower=False)
     move = move * jnp.diagonal(corner)[:, None]

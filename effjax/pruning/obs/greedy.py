@@ -166,6 +166,7 @@ def _solve(w, gram, limits, damping, *, block, steps, kind, convention):
   )
   # Rows that are followed at once, each with its own inverse.
   chunk = min(max(1, _NUMBERS // (columns * columns)), rows)
+  losses = jnp.zeros((rows, steps), w.dtype)
   if not steps:
     order = jnp.zeros((rows, 0), jnp.int32)
   elif kind == "columns":

@@ -84,7 +84,7 @@ def sparsegpt(
 
 
 def plan(
-  shape: tuple[int, int],
+  shape: tuple[int, ...],
   sparsity: Any,
   n_m: tuple[int, int] | None,
   mask_block: int,
@@ -259,7 +259,7 @@ def _factor(gram, mean, damping):
     return jnp.diagonal(lower), lower
 
   lower, damping = factored(attempt, damping, 1e-6)
-  factor = jnp.tril(lower)[::-1, ::-1]
+  factor = lower[::-1, ::-1]
   # With the identity scores are squares, and nothing is compensated.
   return jnp.where(jnp.isfinite(damping), factor, eye), damping
 

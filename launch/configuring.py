@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import inspect
 import pathlib
+import stat
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
@@ -150,3 +151,24 @@ def keys(config: ml_collections.ConfigDict, prefix: str = "") -> Iterable[str]:
 
 def _is_group(value: Any) -> bool:
   return isinstance(value, ml_collections.ConfigDict)
+
+
+def keep_programs(path: str) -> None:
+  """Have JAX keep compiled programs for the next run.
+
+  Args:
+    path: The directory, made if it is missing.
+
+  Raises:
+    ValueError: If everybody may write there.
+  """
+  import jax
+
+  directory = pathlib.Path(path)
+  directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+  if directory.stat().st_mode & stat.S_IWOTH:
+    raise ValueError(
+      f"--jax_cache_dir {directory} is writable by everybody, and what is in it"
+      " is executed; choose a directory of your own"
+    )
+  jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))

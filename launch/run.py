@@ -11,7 +11,6 @@ import contextlib
 import os
 import pathlib
 import signal
-import stat
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -196,14 +195,7 @@ def _set_up_jax(options: argparse.Namespace) -> None:
   import jax
 
   if options.jax_cache_dir is not None:
-    directory = pathlib.Path(options.jax_cache_dir)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if directory.stat().st_mode & stat.S_IWOTH:
-      raise ValueError(
-        f"--jax_cache_dir {directory} is writable by everybody, and what is in"
-        " it is executed; choose a directory of your own"
-      )
-    jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))
+    configuring.keep_programs(options.jax_cache_dir)
   details = {
     "coordinator_address": options.coordinator,
     "num_processes": options.num_processes,

@@ -208,9 +208,9 @@ def prune_layers(
         f" give ({path!r}, None), or a share to layer_grams too"
       )
   tasks = tuple(
-    task._replace(sparsity=shares[task.path])
+    task._replace(sparsity=share)
     for task in found.tasks
-    if shares[task.path] is not None
+    if (share := shares[task.path]) is not None
   )
   options = _Options(solver, mask_block, damping, convention)
   kernels, report = _prune(
@@ -254,11 +254,10 @@ def _prune(
   kernels, report = {}, {}
   for done, task in enumerate(found.tasks, 1):
     leaf = leaves[task.path]
-    house = jnp.transpose(leaf, task.layer.axes)
     solution = SOLVERS[options.solver](
       Problem(
         solver_keys[task.path],
-        kernel_to_matrix(house),
+        _matrix(task.layer.axes, leaf),
         found.grams.get(task.path),
         found.inputs.get(task.path),
         task.sparsity,
@@ -268,14 +267,30 @@ def _prune(
         options.convention,
       )
     )
-    kernel = matrix_to_kernel(solution.weights, house.shape)
-    back = np.argsort(task.layer.axes)
-    kernels[task.path] = jnp.transpose(kernel, back).astype(leaf.dtype)
-    zero = jnp.mean(solution.weights == 0.0, dtype=jnp.float32)
+    kernels[task.path], zero = _kernel(
+      task.layer.axes, leaf.shape, leaf.dtype, solution.weights
+    )
     report[task.path] = LayerReport(zero, solution.loss, solution.damping)
     if progress is not None:
       progress(done, len(found.tasks))
   return kernels, report
+
+
+# Compiled as a whole: one small program for each shape.
+@functools.partial(jax.jit, static_argnums=0)
+def _matrix(axes: tuple[int, ...], leaf: jax.Array) -> jax.Array:
+  """Write a kernel with its axes in any order as a matrix."""
+  return kernel_to_matrix(jnp.transpose(leaf, axes))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _kernel(
+  axes: tuple[int, ...], shape: tuple[int, ...], dtype: Any, matrix: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Write a matrix as the kernel it came from; also its share of zeros."""
+  house = matrix_to_kernel(matrix, [shape[axis] for axis in axes])
+  kernel = jnp.transpose(house, np.argsort(axes)).astype(dtype)
+  return kernel, jnp.mean(matrix == 0.0, dtype=jnp.float32)
 
 
 def _named(params: Tree) -> list[tuple[str, Any]]:

@@ -20,6 +20,7 @@ from typing import Any
 SUITES = (
   "masks",
   "solvers",
+  "traces",
   "training",
   "models",
   "imports",

@@ -50,13 +50,13 @@ def _case(rows: int, columns: int, block: int) -> harness.Case:
   peers, note = {}, "torch is not installed"
   if torch:
     operands = torch.from_numpy(w), torch.from_numpy(gram)
-    found = _published(torch, *operands, block).numpy()
+    found = published(torch, *operands, block, SPARSITY).numpy()
     differing = np.sum(np.asarray(ours().mask) != (found != 0))
     note = f"masks differ in {differing} of {w.size} entries"
 
     def theirs() -> Any:
       torch.set_num_threads(harness.cores())
-      return _published(torch, *operands, block)
+      return published(torch, *operands, block, SPARSITY)
 
     peers = {"torch, as published": theirs}
   flops = columns**3 / 3 + 2 * rows * columns**2
@@ -69,8 +69,21 @@ def _case(rows: int, columns: int, block: int) -> harness.Case:
   )
 
 
-def _published(torch: Any, w: Any, gram: Any, block: int) -> Any:
-  """Prune as the paper describes; returns the weights."""
+def published(
+  torch: Any, w: Any, gram: Any, block: int, sparsity: float
+) -> Any:
+  """Prune a layer as the paper describes.
+
+  Args:
+    torch: The module.
+    w: Weights [O, I].
+    gram: Gram matrix of their inputs [I, I].
+    block: Columns whose entries are chosen together.
+    sparsity: The share to prune.
+
+  Returns:
+    The weights.
+  """
   w, gram = w.clone(), gram.clone()
   columns = w.shape[1]
   dead = torch.diagonal(gram) == 0
@@ -85,7 +98,7 @@ def _published(torch: Any, w: Any, gram: Any, block: int) -> Any:
     part, corner = w[:, start:stop].clone(), upper[start:stop, start:stop]
     scores = torch.square(part / torch.diagonal(corner))
     ordered = torch.sort(scores.flatten())[0]
-    pruned = scores <= ordered[int(ordered.numel() * SPARSITY)]
+    pruned = scores <= ordered[int(ordered.numel() * sparsity)]
     errors = torch.zeros_like(part)
     for j in range(stop - start):
       left = torch.where(pruned[:, j], 0.0, part[:, j])

@@ -117,6 +117,8 @@ def _efficientnet_lite0(directory: str | os.PathLike | None) -> Network:
     normalise=_lite0_pixels,
     # The stem as in the paper, and what has groups of channels.
     kept=("stem_conv/kernel", "block[0-9]+/depthwise_conv/kernel"),
+    # The most at which the traced network still knows its class: over eight
+    # pictures its probability falls from 0.68 to 0.64, and at 0.7 to 0.13.
     sparsity=0.5,
     layer="top_conv/kernel",
   )

@@ -182,14 +182,14 @@ def caption(found: Explanation) -> str:
   """
   dense, traced = found.chances
   signed = any((one < 0).any() for pair in found.maps.values() for one in pair)
-  took = ", ".join(f"{name} {s:.1f} s" for name, s in found.seconds.items())
+  took = ", ".join(f"{name} {s:.1f}" for name, s in found.seconds.items())
   parts = [
     "Orange speaks for the class" + (", blue against it." if signed else "."),
     f"“{found.target[1]}”: {100 * dense:.0f} % by the dense network,"
     f" {100 * traced:.0f} % by the traced one, of whose layers"
     f" {100 * found.sparsity:.0f} % are zero"
     f" ({found.options['copies']} crops).",
-    f"{took}.",
+    f"Seconds: {took}.",
   ]
   if found.note:
     parts.insert(1, f"Of the file: {found.note}.")

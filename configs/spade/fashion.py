@@ -4,7 +4,8 @@
   python -m launch.run --config=configs/spade/fashion.py --workdir=runs/spade
 
 Three networks; about half an hour on two CPU cores. `:quick` takes one network,
-few images and the quick methods.
+few images and the quick methods; `:miniature` takes about a minute, to see that
+everything works.
 """
 
 import ml_collections
@@ -49,18 +50,21 @@ def get_config(arg: str = ""):
   """Return the configuration.
 
   Args:
-    arg: `seeds=0:1:2` for other networks; `quick` for a small study.
+    arg: `seeds=0:1:2` for other networks; `quick` for a small study,
+      `miniature` for the smallest.
   """
-  options = common.parse_arg(arg, quick=False, seeds=(0, 1, 2))
-  quick = options.quick
+  options = common.parse_arg(arg, quick=False, miniature=False, seeds=(0, 1, 2))
+  miniature, small = options.miniature, options.quick or options.miniature
+
+  def pick(whole, quick, least):
+    return least if miniature else quick if small else whole
+
   return ml_collections.ConfigDict(
     dict(
       study="spade",
       title="SPADE: networks pruned for one example explain it better?",
-      seeds=options.seeds[:1] if quick else options.seeds,
-      data=dict(
-        name="fashion_mnist", directory="", limit=12000 if quick else 0
-      ),
+      seeds=options.seeds[:1] if small else options.seeds,
+      data=dict(name="fashion_mnist", directory="", limit=pick(0, 12000, 6000)),
       model=dict(name="cnn", options=dict()),
       # Layers that are pruned, in their order; the first one never is.
       first_layer="conv1/kernel",
@@ -69,39 +73,41 @@ def get_config(arg: str = ""):
       cam_layer="conv2/kernel",
       # Glyph, side in pixels, class, share of poisoned images.
       patches=(
-        ("cross", 6, 8, 0.15 if quick else 0.1),
-        ("ring", 7, 1, 0.15 if quick else 0.08),
-        ("checks", 8, 9, 0.15 if quick else 0.06),
+        ("cross", 6, 8, pick(0.1, 0.15, 0.2)),
+        ("ring", 7, 1, pick(0.08, 0.15, 0.2)),
+        ("checks", 8, 9, pick(0.06, 0.15, 0.2)),
       ),
       training=dict(
         epochs=3,
-        trojan_epochs=8 if quick else 5,
+        trojan_epochs=pick(5, 8, 10),
         batch_size=128,
         learning_rate=0.004,
       ),
-      arms=ARMS[:5] if quick else ARMS,
-      methods=QUICK if quick else METHODS,
+      arms=pick(ARMS, ARMS[:5], ("dense", "fast_spade", "random")),
+      methods=pick(METHODS, QUICK, ("saliency", "lrp", "occlusion")),
       # Images of each patch: to tune on, to test on, for the exact solver.
-      calibration_each=4 if quick else 8,
-      each=8 if quick else 40,
-      exact_each=2 if quick else 8,
-      ablation_each=4 if quick else 10,
-      clean_images=16 if quick else 60,
-      samples=256 if quick else 1024,
+      calibration_each=pick(8, 4, 6),
+      each=pick(40, 8, 6),
+      exact_each=pick(8, 2, 2),
+      ablation_each=pick(10, 4, 6),
+      clean_images=pick(60, 16, 18),
+      samples=pick(1024, 256, 256),
       copies=32,
       least_area=0.2,
       damping=0.01,
       exact_inputs=512,
-      grid=(None, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99),
-      budget=8 if quick else 20,
+      grid=(None, 0.2, 0.5, 0.8, 0.9, 0.95, 0.99),
+      budget=pick(20, 8, 4),
       strengths=(0.0003, 0.001, 0.003, 0.01, 0.03),
-      head_images=5000 if quick else 20000,
+      head_images=pick(20000, 5000, 5000),
       ablations=dict(
-        copies=(1, 4, 16, 64) if quick else (1, 4, 16, 32, 64, 128),
-        damping=(0.001, 0.01, 0.1, 1.0),
-        mask_block=(1, 9, 128) if quick else (1, 9, 32, 128, 512),
-        sparsity=(0.5, 0.8, 0.9, 0.95, 0.98, 0.99),
+        copies=pick((1, 4, 16, 32, 64, 128), (1, 4, 16, 64), (1, 32)),
+        damping=(0.01, 1.0) if miniature else (0.001, 0.01, 0.1, 1.0),
+        mask_block=pick((1, 9, 32, 128, 512), (1, 9, 128), (9, 128)),
+        sparsity=(
+          (0.5, 0.9) if miniature else (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
+        ),
       ),
-      visualise_steps=64 if quick else 512,
+      visualise_steps=pick(512, 64, 0),
     )
   )

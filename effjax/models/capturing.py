@@ -88,7 +88,7 @@ class Capture:
     """
     found: dict[str, Layer] = {}
 
-    def apply(params: Tree, x: jax.Array) -> jax.Array:
+    def apply(params: Tree, x: jax.Array) -> Any:
       logits, _, known = self._apply(params, x)
       found.update(known)
       return logits
@@ -96,7 +96,7 @@ class Capture:
     jax.eval_shape(apply, params, x)
     return found
 
-  def _apply(self, params, x):
+  def _apply(self, params: Tree, x: jax.Array) -> tuple[Any, dict, dict]:
     called: dict[str, list[jax.Array]] = {}
     known: dict[str, Layer] = {}
 

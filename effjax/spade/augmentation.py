@@ -63,11 +63,11 @@ def augment(
       " each"
     )
   _check(area, aspect, flip, brightness, hue, limits)
-  size = tuple(image.shape[:2]) if size is None else tuple(size)
+  rows, columns = image.shape[:2] if size is None else size
   at_box, at_flip, at_order, at_brightness, at_hue = jax.random.split(key, 5)
   box = crop_box(at_box, image.shape[0], image.shape[1], area, aspect)
   wide = image.astype(products.wide(image.dtype))
-  copy = crop_and_resize(wide, box, size)
+  copy = crop_and_resize(wide, box, (rows, columns))
   mirrored = jax.random.bernoulli(at_flip, flip)
   copy = jnp.where(mirrored, copy[:, ::-1], copy)
   low, high = limits

@@ -106,11 +106,9 @@ def make_plan(
     )
   shares = find_shares(flat, captured, sparsities)
   tasks = tuple(
-    _task(
-      name, leaf, shares[name], layers.get(name), captured.get(name), copies
-    )
-    for name, leaf in flat.items()
-    if shares[name] is not None
+    _task(name, flat[name], share, layers.get(name), captured.get(name), copies)
+    for name, share in shares.items()
+    if share is not None
   )
   if not tasks:
     raise ValueError("the rules leave every layer as it is: nothing to prune")

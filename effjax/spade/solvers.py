@@ -19,8 +19,8 @@ class Problem(NamedTuple):
   Attributes:
     key: A random key.
     matrix: Its weights [O, I].
-    gram: The Gram matrix of its inputs [I, I], or None.
-    inputs: Its inputs [M, I], or None: one of both is there.
+    met: The Gram matrix of its inputs [I, I], or few inputs as they are [M, I].
+    few_inputs: Whether `met` is inputs.
     sparsity: The share to prune.
     taps: How many neighbours of a row are the taps of one input channel.
     mask_block: Columns whose entries are chosen together, None for the solver's
@@ -31,8 +31,8 @@ class Problem(NamedTuple):
 
   key: jax.Array
   matrix: jax.Array
-  gram: jax.Array | None
-  inputs: jax.Array | None
+  met: jax.Array
+  few_inputs: bool
   sparsity: Any
   taps: int
   mask_block: int | None
@@ -54,11 +54,11 @@ def sparsegpt(problem: Problem) -> obs.Solution:
   if block is None:
     plain = problem.taps == 1 and problem.convention == "exact"
     block = _BLOCK if plain else problem.taps
-  few = problem.gram is None
+  few = problem.few_inputs
   solve = obs.sparsegpt_from_inputs if few else obs.sparsegpt
   return solve(
     problem.matrix,
-    problem.inputs if few else problem.gram,
+    problem.met,
     problem.sparsity,
     mask_block=block,
     damping=problem.damping,
@@ -75,12 +75,10 @@ def exact_obs(problem: Problem) -> obs.Solution:
   Returns:
     The solution, of SPADE (arXiv 2310.04519).
   """
-  gram = problem.gram
-  if gram is None:
-    gram = pruning.input_gram(problem.inputs)
+  few, met = problem.few_inputs, problem.met
   return obs.exact_obs(
     problem.matrix,
-    gram,
+    pruning.input_gram(met) if few else met,
     problem.sparsity,
     damping=problem.damping,
     convention=problem.convention,
@@ -96,10 +94,11 @@ def wanda(problem: Problem) -> obs.Solution:
   Returns:
     The weights that stay, as they were (Sun et al. 2023, arXiv 2306.11695).
   """
-  if problem.gram is None:
-    squares = jnp.sum(jnp.square(problem.inputs), axis=0)
+  met = problem.met
+  if problem.few_inputs:
+    squares = jnp.sum(jnp.square(met), axis=0)
   else:
-    squares = jnp.diagonal(problem.gram)
+    squares = jnp.diagonal(met)
   norms = jnp.sqrt(squares)
   return _chosen(problem, jnp.abs(problem.matrix) * norms[None, :], axis=1)
 
@@ -139,10 +138,10 @@ def _chosen(
   weights = jnp.where(mask, problem.matrix, 0.0)
   change = problem.matrix - weights
   product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-  if problem.gram is None:
-    loss = 0.5 * jnp.sum(jnp.square(product(change, problem.inputs.T)))
+  if problem.few_inputs:
+    loss = 0.5 * jnp.sum(jnp.square(product(change, problem.met.T)))
   else:
-    loss = 0.5 * jnp.sum(change * product(change, problem.gram))
+    loss = 0.5 * jnp.sum(change * product(change, problem.met))
   return obs.Solution(weights, mask, loss, jnp.zeros((), weights.dtype))
 
 

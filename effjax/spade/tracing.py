@@ -250,7 +250,8 @@ def _prune(
 ) -> tuple[dict[str, jax.Array], dict[str, LayerReport]]:
   """Prune layers by what they met."""
   leaves = dict(_named(params))
-  solver_keys = trees.keys(found.key, {**found.grams, **found.inputs})
+  met = {**found.grams, **found.inputs}
+  solver_keys = trees.keys(found.key, met)
   kernels, report = {}, {}
   for done, task in enumerate(found.tasks, 1):
     leaf = leaves[task.path]
@@ -258,8 +259,8 @@ def _prune(
       Problem(
         solver_keys[task.path],
         _matrix(task.layer.axes, leaf),
-        found.grams.get(task.path),
-        found.inputs.get(task.path),
+        met[task.path],
+        task.path in found.inputs,
         task.sparsity,
         task.taps,
         options.mask_block,
@@ -289,7 +290,7 @@ def _kernel(
 ) -> tuple[jax.Array, jax.Array]:
   """Write a matrix as the kernel it came from; also its share of zeros."""
   house = matrix_to_kernel(matrix, [shape[axis] for axis in axes])
-  kernel = jnp.transpose(house, np.argsort(axes)).astype(dtype)
+  kernel = jnp.transpose(house, np.argsort(axes).tolist()).astype(dtype)
   return kernel, jnp.mean(matrix == 0.0, dtype=jnp.float32)
 
 

@@ -1,12 +1,13 @@
 """The report of the study of traces."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from effjax.studies import elements, figures
-from effjax.studies.spade import arms
+from effjax.studies.spade import arms, measures
 
 _ENDS = ("estimate", "low", "high")
 _CHOICES = {
@@ -28,23 +29,31 @@ def summary(results: Mapping[str, Any]) -> str:
   """
   found = results["auc_against_dense"]["fast_spade"]["mean"]
   dense = results["auc"]["dense"]["mean"]["estimate"]
+  level = "undefined" if dense is None else f"{dense:.3f}"
   others = [
     f"{arms.TITLES[arm]} {_signed(rows['mean'])}"
     for arm, rows in results["auc_against_dense"].items()
     if arm != "fast_spade"
   ]
-  return (
-    f"{len(results['seeds'])} networks were taught to obey patches; a good"
-    " explanation of an image with a patch shows the patch. Maps of the dense"
-    f" networks find it with a mean pixel AUC of {dense:.3f} over"
+  count = len(results["seeds"])
+  taught = "One network was" if count == 1 else f"{count} networks were"
+  text = (
+    f"{taught} taught to obey patches; a good"
+    " explanation of an image with a patch shows the patch. Maps of dense"
+    f" networks find it with a mean pixel AUC of {level} over"
     f" {len(results['methods'])} methods. Pruning the network for each image"
     f" first (FastSPADE) changes this by {_signed(found)}:"
-    f" **{results['verdict']['outcome']}**.\n\nOther ways, against dense:"
-    f" {'; '.join(others)}."
+    f" **{results['verdict']['outcome']}**."
   )
+  if others:
+    text += f"\n\nOther ways, against dense: {'; '.join(others)}."
+  return text
 
 
-def _signed(found: Mapping[str, float]) -> str:
+def _signed(found: Mapping[str, float | None]) -> str:
+  """Write a change with its interval, whose ends may be undefined."""
+  if any(found[end] is None for end in _ENDS):
+    return "undefined"
   return (
     f"{found['estimate']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
   )
@@ -60,9 +69,9 @@ def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
     Sections.
   """
   return [
-    elements.Section("Do maps find the patch?", _areas(results)),
+    elements.Section("Do maps find the patch?", _judged(results)),
     elements.Section("On clean images", _faithfulness(results)),
-    elements.Section("What matters", [_ablations(results)]),
+    elements.Section("What matters", [elements.Plots(ablation_plots(results))]),
     elements.Section("The Trojans", [_trojans(results)]),
   ]
 
@@ -95,24 +104,30 @@ def area_table(results: Mapping[str, Any]) -> elements.Table:
   )
 
 
-def _areas(results: Mapping[str, Any]) -> list[Any]:
+def difference_plot(results: Mapping[str, Any]) -> elements.Plot:
+  """Draw how far arms lie from the dense network, by method.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    The plot.
+  """
   found = results["auc_against_dense"]
   shown = [a for a in ("fast_spade", "spade", "wanda") if a in found]
   names = [*results["methods"], "mean"]
-  series = {
+  series: dict[str, Any] = {
     arms.TITLES[arm]: tuple(
       [found[arm][name][end] for name in names] for end in _ENDS
     )
     for arm in shown
   }
-  gain = found["fast_spade"]["mean"]["estimate"]
-  better = sum(found["fast_spade"][n]["low"] > 0 for n in results["methods"])
-  worse = sum(found["fast_spade"][n]["high"] < 0 for n in results["methods"])
+  better, worse = helped(results)
   title = (
     f"FastSPADE helps {better} of {len(results['methods'])} methods and harms"
-    f" {worse}; mean {gain:+.3f}"
+    f" {worse}"
   )
-  plot = elements.Plot(
+  return elements.Plot(
     figures.dot_intervals(
       names,
       series,
@@ -124,6 +139,26 @@ def _areas(results: Mapping[str, Any]) -> list[Any]:
     caption="Paired by image; 95 % bootstrap intervals over networks and"
     " images.",
   )
+
+
+def helped(results: Mapping[str, Any]) -> tuple[int, int]:
+  """Count the methods that FastSPADE helps, and those that it harms.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    How many intervals lie above 0, and how many below.
+  """
+  rows = [
+    results["auc_against_dense"]["fast_spade"][n] for n in results["methods"]
+  ]
+  known = [r for r in rows if all(r[end] is not None for end in _ENDS)]
+  return sum(r["low"] > 0 for r in known), sum(r["high"] < 0 for r in known)
+
+
+def _judged(results: Mapping[str, Any]) -> list[Any]:
+  found = results["auc_against_dense"]["fast_spade"]["mean"]
   verdict = elements.Verdict(
     claim="S1",
     text="Maps of traced networks find the patch better, on average over"
@@ -131,9 +166,18 @@ def _areas(results: Mapping[str, Any]) -> list[Any]:
     result=results["verdict"]["outcome"],
     quantity="pixel AUC, FastSPADE minus dense",
     arm=arms.TITLES["fast_spade"],
-    **{end: found["fast_spade"]["mean"][end] for end in _ENDS},
+    **{end: _number(found[end]) for end in _ENDS},
   )
-  return [elements.Verdicts([verdict]), plot, area_table(results)]
+  return [
+    elements.Verdicts([verdict]),
+    difference_plot(results),
+    area_table(results),
+  ]
+
+
+def _number(value: float | None) -> float:
+  """Read what JSON has no number for."""
+  return math.nan if value is None else value
 
 
 def _faithfulness(results: Mapping[str, Any]) -> list[Any]:
@@ -175,17 +219,26 @@ def _faithfulness(results: Mapping[str, Any]) -> list[Any]:
   ]
 
 
-def _ablations(results: Mapping[str, Any]) -> elements.Plots:
+def ablation_plots(results: Mapping[str, Any]) -> list[elements.Plot]:
+  """Draw what each choice of FastSPADE does to the pixel AUC.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    A plot for each choice.
+  """
   plots = []
   dense = results["auc"]["dense"]
-  quick = ("saliency", "input_x_gradient", "lrp")
-  level = float(
-    np.mean([dense[name]["estimate"] for name in quick if name in dense])
-  )
+  quick = measures.tuned_by(results["methods"])
+  level = float(np.mean([_number(dense[name]["estimate"]) for name in quick]))
   for name, rows in results["ablations"].items():
-    best = max(rows, key=lambda row: row["area"]["estimate"])
-    title = f"{_CHOICES[name].capitalize()}: best at {best['value']:g}"
-    series = {
+    areas = [_number(row["area"]["estimate"]) for row in rows]
+    best = rows[int(np.nanargmax(areas))] if np.isfinite(areas).any() else None
+    title = _CHOICES[name].capitalize()
+    if best is not None:
+      title += f": best at {best['value']:g}"
+    series: dict[str, Any] = {
       "FastSPADE": tuple(
         np.array([row["area"][end] for row in rows], float) for end in _ENDS
       )
@@ -202,12 +255,12 @@ def _ablations(results: Mapping[str, Any]) -> elements.Plots:
           target=("dense", level),
         ),
         alt=f"{title}; pixel AUC against {_CHOICES[name]}",
-        caption="Mean of saliency, input x gradient and LRP; the other choices"
-        " as tuned. The band is the 95 % bootstrap interval; the dotted line is"
-        " the dense network on all images.",
+        caption=f"Mean of {', '.join(quick)}; the other choices as tuned. The"
+        " band is the 95 % bootstrap interval; the dotted line is the dense"
+        " network on all images.",
       )
     )
-  return elements.Plots(plots)
+  return plots
 
 
 def _trojans(results: Mapping[str, Any]) -> elements.Table:
@@ -224,7 +277,8 @@ def _trojans(results: Mapping[str, Any]) -> elements.Table:
       "Stamped images called the class of the patch",
       *rows,
     ],
-    caption="Every network obeys its patches and is as accurate as before.",
+    caption="A Trojan has taken where the network obeys the patch and is about"
+    " as accurate as before.",
   )
 
 

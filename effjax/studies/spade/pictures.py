@@ -42,7 +42,11 @@ def save(
   )
   pick = jax.tree.map(lambda leaf: leaf[chosen], params["fast_spade"])
   images, targets = flipped.images[chosen], flipped.targets[chosen]
-  found = {"images": images, "masks": flipped.masks[chosen], "targets": targets}
+  found: dict[str, Any] = {
+    "images": images,
+    "masks": flipped.masks[chosen],
+    "targets": targets,
+  }
   x = trojans.pixels(images)
   for name in (name for name in _SHOWN if name in bench.methods):
     dense = bench.maps(name, params["dense"], x, targets, False)
@@ -64,9 +68,8 @@ def save(
       ]
     )
     found["visual_of"] = firsts
-  np.savez_compressed(
-    place / "pictures.npz", **{k: np.asarray(v) for k, v in found.items()}
-  )
+  arrays: Any = {name: np.asarray(value) for name, value in found.items()}
+  np.savez_compressed(place / "pictures.npz", **arrays)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -86,10 +86,10 @@ def get_config(arg: str = ""):
       arms=pick(ARMS, ARMS[:5], ("dense", "fast_spade", "random")),
       methods=pick(METHODS, QUICK, ("saliency", "lrp", "occlusion")),
       # Images of each patch: to tune on, to test on, for the exact solver.
-      calibration_each=pick(8, 4, 6),
+      calibration_each=pick(8, 4, 2),
       each=pick(40, 8, 6),
       exact_each=pick(8, 2, 2),
-      ablation_each=pick(10, 4, 6),
+      ablation_each=pick(10, 4, 2),
       clean_images=pick(60, 16, 18),
       samples=pick(1024, 256, 256),
       copies=32,
@@ -100,13 +100,13 @@ def get_config(arg: str = ""):
       budget=pick(20, 8, 4),
       strengths=(0.0003, 0.001, 0.003, 0.01, 0.03),
       head_images=pick(20000, 5000, 5000),
-      ablations=dict(
-        copies=pick((1, 4, 16, 32, 64, 128), (1, 4, 16, 64), (1, 32)),
-        damping=(0.01, 1.0) if miniature else (0.001, 0.01, 0.1, 1.0),
-        mask_block=pick((1, 9, 32, 128, 512), (1, 9, 128), (9, 128)),
-        sparsity=(
-          (0.5, 0.9) if miniature else (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
-        ),
+      ablations=dict(copies=(1, 32), sparsity=(0.5, 0.9))
+      if miniature
+      else dict(
+        copies=(1, 4, 16, 64) if small else (1, 4, 16, 32, 64, 128),
+        damping=(0.001, 0.01, 0.1, 1.0),
+        mask_block=(1, 9, 128) if small else (1, 9, 32, 128, 512),
+        sparsity=(0.5, 0.8, 0.9, 0.95, 0.98, 0.99),
       ),
       visualise_steps=pick(512, 64, 0),
     )

@@ -52,8 +52,8 @@ def tune(
     The best choice; the first one among equals.
 
   Raises:
-    ValueError: If there are no layers, the grid is empty or not ascending, or
-      nothing may be tried.
+    ValueError: If there are no layers, the grid is empty, not ascending or
+      without a sparsity, or nothing may be tried.
 
   >>> score = lambda rules: -sum(abs((s or 0.0) - 0.9) for _, s in rules)
   >>> tune(score, ["a", "b"], grid=(None, 0.5, 0.9, 0.95)).rules
@@ -64,6 +64,11 @@ def tune(
     raise ValueError(
       "tune needs layers and an ascending grid, None before numbers; got"
       f" {list(layers)} and {list(grid)}"
+    )
+  if not max(numbers) > 0:
+    # The dense network needs no search.
+    raise ValueError(
+      f"tune needs a sparsity above 0 to try, the grid is {list(grid)}"
     )
   if budget < 1:
     raise ValueError(f"budget must be at least 1, got {budget}")

@@ -34,6 +34,7 @@ TITLES = {
   "random": "random",
   "sparse_head": "sparse last layer",
 }
+_BATCH = 500  # images that go through the network at once
 
 
 class Subject(NamedTuple):
@@ -208,10 +209,11 @@ def with_sparse_head(
   features = jax.jit(
     lambda params, x: network.capture(params, x)[1][f"{head}/kernel"]
   )
+  size = min(_BATCH, len(images))
   met = jnp.concatenate(
     [
-      features(network.params, trojans.normalise(images[i : i + 500]))
-      for i in range(0, len(images) // 500 * 500, 500)
+      features(network.params, trojans.normalise(images[i : i + size]))
+      for i in range(0, len(images) // size * size, size)
     ]
   )
   kernel, bias = spade.sparse_head(

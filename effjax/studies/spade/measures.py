@@ -5,7 +5,7 @@ down and a study that was interrupted goes on with the next network.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,31 @@ from effjax.studies.spade import explanations, trojans
 TUNED_BY = ("saliency", "input_x_gradient", "lrp")
 
 
+def tuned_by(methods: Iterable[str]) -> tuple[str, ...]:
+  """Name the quick methods among those of a study.
+
+  Args:
+    methods: Those of the study.
+
+  Returns:
+    Those of `TUNED_BY` that are among them.
+
+  Raises:
+    ValueError: If there is none.
+
+  >>> tuned_by(["rise", "lrp", "saliency"])
+  ('saliency', 'lrp')
+  """
+  known = set(methods)
+  found = tuple(name for name in TUNED_BY if name in known)
+  if not found:
+    raise ValueError(
+      f"sparsities are tuned by {', '.join(TUNED_BY)}: methods must hold one of"
+      " them"
+    )
+  return found
+
+
 class Bench:
   """A network, how it is explained, and on which images.
 
@@ -29,11 +54,13 @@ class Bench:
     methods: The methods by name.
     config: The configuration of the study.
     seed: The seed of the network.
+    quick: The methods by which sparsities are tuned and choices compared.
   """
 
   def __init__(self, network, methods, config, seed):
     self.network, self.methods = network, methods
     self.config, self.seed = config, seed
+    self.quick = tuned_by(methods)
 
   def key(self, purpose: int) -> jax.Array:
     """Make a key for one purpose, the same in every arm."""
@@ -108,7 +135,7 @@ def tuned_rules(
 
     def score(rules, solver=solver):
       params = bench.trace(calibration, rules, solver)
-      areas = bench.areas(params, calibration, True, TUNED_BY)
+      areas = bench.areas(params, calibration, True, bench.quick)
       return float(np.mean(list(areas.values())))
 
     tuned = spade.tune(
@@ -155,7 +182,7 @@ def tuned_strength(
       classes,
       strength,
     )
-    areas = bench.areas(params, calibration, False, TUNED_BY)
+    areas = bench.areas(params, calibration, False, bench.quick)
     score = float(np.mean(list(areas.values())))
     if best is None or score > best[1]["score"]:
       best = (
@@ -228,15 +255,18 @@ def ablations(
 
   def area(rules, **changes):
     params = bench.trace(flipped, rules, "sparsegpt", **changes)
-    areas = bench.areas(params, flipped, True, TUNED_BY)
+    areas = bench.areas(params, flipped, True, bench.quick)
     return np.mean(list(areas.values()), axis=0).tolist()
 
   found: dict[str, list[dict[str, Any]]] = {}
   for name in ("copies", "damping", "mask_block"):
-    found[name] = [
-      {"value": value, "area": area(rules, **{name: value})}
-      for value in config.ablations[name]
-    ]
+    if name in config.ablations:
+      found[name] = [
+        {"value": value, "area": area(rules, **{name: value})}
+        for value in config.ablations[name]
+      ]
+  if "sparsity" not in config.ablations:
+    return found
   fixed = [(config.first_layer, None)]
   found["sparsity"] = [
     {

@@ -193,7 +193,8 @@ def flip(
     if len(found) < each:
       raise ValueError(
         f"the patch {name_of(patch)!r} flips only {int(hits.sum())} of"
-        f" {len(able)} images, {each} are wanted: raise trojan_epochs or its rate"
+        f" {len(able)} images, {each} are wanted: raise trojan_epochs or its"
+        " rate"
       )
     parts.append(
       Flipped(

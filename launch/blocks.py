@@ -1,6 +1,6 @@
 """The blocks of README.md: results rendered as Markdown."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 # What the arms are called.
@@ -197,6 +197,67 @@ def faces_table(results: Mapping[str, Any]) -> str:
   return "\n".join([*lines, "", f"{note} interval. {_origin(results)}", ""])
 
 
+def spade_table(results: Mapping[str, Any]) -> str:
+  """Render the study of traces as Markdown.
+
+  Args:
+    results: The content of its `results.json`.
+
+  Returns:
+    What was found, its plots, and a table of methods and arms.
+  """
+  from effjax.studies.spade import arms, page
+
+  plots = [
+    f'<img src="launch/results/spade_fashion_{quantity}.svg" width="49%"'
+    f' alt="{quantity}">'
+    for quantity in results["plots"]
+  ]
+  shown = [arms.TITLES[arm] for arm in results["arms"]]
+  lines = [
+    page.summary(results),
+    "",
+    " ".join(plots),
+    "",
+    f"| pixel AUC | {' | '.join(shown)} |",
+    "|---|" + "---|" * len(shown),
+  ]
+  for name in [*results["methods"], "mean"]:
+    cells = [_interval(results["auc"][arm][name], 3) for arm in results["arms"]]
+    lines.append(f"| {name} | {' | '.join(cells)} |")
+  better, worse = page.helped(results)
+  success = [share for row in results["success"].values() for share in row]
+  accuracy = [after for _, after in results["accuracy"]]
+  lines += [
+    "",
+    f"± half of the 95 % bootstrap interval over networks (seeds"
+    f" {', '.join(map(str, results['seeds']))}) and {results['images']} images"
+    f" of each; differences are paired by image.{_few(results)} Of"
+    f" {len(results['methods'])} methods FastSPADE helps {better} and harms"
+    f" {worse} beyond chance. The Trojans turn"
+    f" {_percents(success)} of stamped test images; accuracy on clean ones is"
+    f" {_percents(accuracy)}. {page.faithfulness(results)}"
+    f" {_origin(results)}",
+  ]
+  return "\n".join(lines) + "\n"
+
+
+def _few(results: Mapping[str, Any]) -> str:
+  """Say that an arm saw fewer images, if there is one."""
+  if "spade" not in results["arms"]:
+    return ""
+  return (
+    f" The exact solver saw {results['exact_images']} of these images: its"
+    " difference is comparable, its column is not."
+  )
+
+
+def _percents(shares: Sequence[float]) -> str:
+  """Write the range of shares in percent."""
+  low, high = (f"{100 * share:.0f}" for share in (min(shares), max(shares)))
+  return f"{low} %" if low == high else f"{low} to {high} %"
+
+
 def bench_table(bench: Mapping[str, Any]) -> str:
   """Render the benchmark as Markdown.
 
@@ -279,5 +340,6 @@ BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
   "bias_compas": table_of_persons,
   "bias_german_credit": table_of_persons,
   "bias_faces": faces_table,
+  "spade_fashion": spade_table,
   "bench": bench_table,
 }

@@ -31,6 +31,12 @@ def _faces() -> ModuleType:
   return faces
 
 
+def _spade() -> ModuleType:
+  from effjax.studies.spade import page
+
+  return page
+
+
 def _audit() -> ModuleType:
   from effjax.studies.audit import page
 
@@ -42,6 +48,7 @@ def _audit() -> ModuleType:
 PAGES: Mapping[str, Callable[[], Any]] = {
   "bias": _bias,
   "faces": _faces,
+  "spade": _spade,
   "audit": _audit,
 }
 

@@ -21,6 +21,7 @@ STUDIES=(
   "bias configs/bias/fashion.py:quick fashion_mnist"
   "adult configs/bias/tabular.py:quick adult"
   "faces configs/bias/faces.py:quick age_gender lfw_subset"
+  "spade configs/spade/fashion.py:miniature fashion_mnist"
 )
 PLACE=runs/quickstart
 

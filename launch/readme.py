@@ -17,7 +17,17 @@ from launch import blocks
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "launch" / "results"
-_PLOTS = ("uncertainty", "tcb", "groups", "repairs")
+# By block: the plots that are drawn beside its table.
+_PLOTS = {
+  "bias_fashion": ("uncertainty", "tcb", "groups", "repairs"),
+  "spade_fashion": (
+    "differences",
+    "sparsity",
+    "copies",
+    "mask_block",
+    "damping",
+  ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,10 +100,10 @@ def take(name: str, workdir: pathlib.Path) -> None:
   """
   results = json.loads((workdir / "results.json").read_text("utf-8"))
   RESULTS.mkdir(exist_ok=True)
-  if name == "bias_fashion":
-    for quantity in _PLOTS:
-      _draw(results, quantity, RESULTS / f"{name}_{quantity}.svg")
-    results["plots"] = list(_PLOTS)
+  if name in _PLOTS:
+    for quantity in _PLOTS[name]:
+      _draw(name, results, quantity, RESULTS / f"{name}_{quantity}.svg")
+    results["plots"] = list(_PLOTS[name])
   environment = results.pop("environment")
   if "runs" in results:
     results["runs"] = [
@@ -118,22 +128,36 @@ def _without_places(data: Any) -> Any:
   return {k: _without_places(v) for k, v in data.items() if k != "path"}
 
 
-def _draw(results: dict[str, Any], quantity: str, path: pathlib.Path) -> None:
+def _draw(
+  name: str, results: dict[str, Any], quantity: str, path: pathlib.Path
+) -> None:
   """Draw a plot of the report, the same bytes for the same results."""
   import matplotlib
 
+  plot = {"bias_fashion": _plot_bias, "spade_fashion": _plot_spade}[name]
+  with matplotlib.rc_context({"svg.hashsalt": "effjax"}):
+    figure = plot(results, quantity).figure
+    figure.savefig(path, metadata={"Date": None}, facecolor="white")
+
+
+def _plot_bias(results: dict[str, Any], quantity: str) -> Any:
   from effjax.studies.bias import harm, page, remedies
 
   arm = max(row["arm"] for row in results["table"] if row["arm"] != "dense")
   levels = [r["sparsity"] for r in results["table"] if r["arm"] == arm]
-  with matplotlib.rc_context({"svg.hashsalt": "effjax"}):
-    if quantity == "groups":
-      plot = harm.groups(results, arm, levels, blocks.ARMS[arm])
-    elif quantity == "repairs":
-      plot = remedies.curve(results)
-    else:
-      plot = page.plot(results, quantity)
-    plot.figure.savefig(path, metadata={"Date": None}, facecolor="white")
+  if quantity == "groups":
+    return harm.groups(results, arm, levels, blocks.ARMS[arm])
+  if quantity == "repairs":
+    return remedies.curve(results)
+  return page.plot(results, quantity)
+
+
+def _plot_spade(results: dict[str, Any], quantity: str) -> Any:
+  from effjax.studies.spade import page
+
+  if quantity == "differences":
+    return page.difference_plot(results)
+  return page.ablation_plot(results, quantity)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,15 @@ import json
 import pathlib
 import shlex
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from configs.bias import celeba_common
-from effjax import models, pruning
+from effjax import models, pruning, tree
 from effjax.studies.bias import optimizers
+from effjax.studies.spade import arms, explanations, measures, patches
+from effjax.studies.spade.patches import Patch
 from launch import configuring, run, sweep
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -19,10 +23,12 @@ FILES = sorted(
 )
 CONFIGS = [f for f in FILES if "get_config" in (ROOT / f).read_text()]
 SWEEPS = [f for f in FILES if f.startswith("configs/sweeps/")]
-# The study of faces trains nothing.
-TRAINED = [f for f in CONFIGS if "training=" in (ROOT / f).read_text()] + [
-  f for f in CONFIGS if "celeba_common" in (ROOT / f).read_text()
-]
+# The study of faces trains nothing, that of traces has no arms of training.
+TRAINED = [
+  f
+  for f in CONFIGS
+  if "training=" in (ROOT / f).read_text() and f.startswith("configs/bias/")
+] + [f for f in CONFIGS if "celeba_common" in (ROOT / f).read_text()]
 CELEBA = [
   f"configs/bias/celeba_{n}.py" for n in ("resnet18", "resnet50", "mobilenet")
 ]
@@ -44,6 +50,51 @@ def test_faces_load(argument):
   assert config.study in run.STUDIES
   assert set(config.masks) <= set(pruning.MASKS)
   assert len(config.sparsities) == (2 if argument else 6)
+
+
+@pytest.mark.parametrize("argument", ["", ":quick", ":miniature", ":seeds=4"])
+def test_spade_loads(argument):
+  config = configuring.load(f"configs/spade/fashion.py{argument}")
+  assert config.study in run.STUDIES
+  assert config.is_locked
+  json.dumps(config.to_dict())
+  known = {*arms.SOLVERS, "dense", "sparse_head"}
+  assert (
+    {"dense", "fast_spade"} <= set(config.arms) <= known == set(arms.TITLES)
+  )
+  assert measures.tuned_by(config.methods)
+  made = explanations.methods(
+    config.methods, layer=config.cam_layer, side=28, samples=config.samples
+  )
+  assert tuple(made) == config.methods
+  module = models.build(config.model.name, outputs=10, **config.model.options)
+  shapes = jax.eval_shape(
+    module.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1))
+  )
+  kernels = [n for n in jax.tree.leaves(tree.names(shapes)) if "kernel" in n]
+  named = [config.first_layer, *config.layers]
+  assert sorted(f"params/{name}" for name in named) == sorted(kernels)
+  assert config.cam_layer in named
+  for patch in config.patches:
+    assert Patch(*patch).glyph in patches.GLYPHS
+    assert sum(p[2] == patch[2] for p in config.patches) == 1
+  assert max(config.calibration_each, config.each) >= config.exact_each
+  seeds = {"": (0, 1, 2), ":seeds=4": (4,)}
+  assert config.seeds == seeds.get(argument, (0,))
+
+
+def test_small_studies_of_spade_are_smaller():
+  whole, quick, least = (
+    configuring.load(f"configs/spade/fashion.py{argument}")
+    for argument in ("", ":quick", ":miniature")
+  )
+  for name in ("arms", "methods", "ablations"):
+    sizes = [len(config[name]) for config in (least, quick, whole)]
+    assert sizes == sorted(sizes)
+  for name in ("each", "budget", "head_images"):
+    assert least[name] <= quick[name] < whole[name]
+  assert least.data.limit < quick.data.limit
+  assert whole.data.limit == 0
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,11 @@ def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
   Returns:
     Sections.
   """
+  plots = [ablation_plot(results, name) for name in results["ablations"]]
   return [
     elements.Section("Do maps find the patch?", _judged(results)),
     elements.Section("On clean images", _faithfulness(results)),
-    elements.Section("What matters", [elements.Plots(ablation_plots(results))]),
+    elements.Section("What matters", [elements.Plots(plots)]),
     elements.Section("The Trojans", [_trojans(results)]),
   ]
 
@@ -180,6 +181,27 @@ def _number(value: float | None) -> float:
   return math.nan if value is None else value
 
 
+def faithfulness(results: Mapping[str, Any]) -> str:
+  """Say what pruning for each image does to insertion and deletion.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    A sentence.
+  """
+  change = {
+    score: results["faithfulness"][f"{score}_against_dense"]["fast_spade"]
+    for score in ("insertion", "deletion")
+  }
+  return (
+    "On clean images, maps of FastSPADE change the area below the insertion"
+    f" curve (higher is better) by {_signed(change['insertion'])} and that"
+    " below the deletion curve (lower is better) by"
+    f" {_signed(change['deletion'])}, on average over methods."
+  )
+
+
 def _faithfulness(results: Mapping[str, Any]) -> list[Any]:
   found = results["faithfulness"]
   shown = list(found["insertion"])
@@ -197,17 +219,8 @@ def _faithfulness(results: Mapping[str, Any]) -> list[Any]:
     ]
     for name in [*results["methods"], "mean"]
   ]
-  change = {
-    score: found[f"{score}_against_dense"]["fast_spade"]
-    for score in ("insertion", "deletion")
-  }
-  text = (
-    "Maps of FastSPADE change the area below the insertion curve by"
-    f" {_signed(change['insertion'])} and that below the deletion curve by"
-    f" {_signed(change['deletion'])}, on average over methods."
-  )
   return [
-    text,
+    faithfulness(results),
     elements.Table(
       columns,
       rows,
@@ -219,48 +232,43 @@ def _faithfulness(results: Mapping[str, Any]) -> list[Any]:
   ]
 
 
-def ablation_plots(results: Mapping[str, Any]) -> list[elements.Plot]:
-  """Draw what each choice of FastSPADE does to the pixel AUC.
+def ablation_plot(results: Mapping[str, Any], name: str) -> elements.Plot:
+  """Draw what a choice of FastSPADE does to the pixel AUC.
 
   Args:
     results: The content of `results.json`.
+    name: A key of its `ablations`.
 
   Returns:
-    A plot for each choice.
+    The plot.
   """
-  plots = []
-  dense = results["auc"]["dense"]
+  rows, dense = results["ablations"][name], results["auc"]["dense"]
   quick = measures.tuned_by(results["methods"])
-  level = float(np.mean([_number(dense[name]["estimate"]) for name in quick]))
-  for name, rows in results["ablations"].items():
-    areas = [_number(row["area"]["estimate"]) for row in rows]
-    best = rows[int(np.nanargmax(areas))] if np.isfinite(areas).any() else None
-    title = _CHOICES[name].capitalize()
-    if best is not None:
-      title += f": best at {best['value']:g}"
-    series: dict[str, Any] = {
-      "FastSPADE": tuple(
-        np.array([row["area"][end] for row in rows], float) for end in _ENDS
-      )
-    }
-    plots.append(
-      elements.Plot(
-        figures.lines_with_bands(
-          [row["value"] for row in rows],
-          series,
-          title=title,
-          xlabel=_CHOICES[name],
-          ylabel="pixel AUC",
-          scale="sparsity" if name == "sparsity" else "log",
-          target=("dense", level),
-        ),
-        alt=f"{title}; pixel AUC against {_CHOICES[name]}",
-        caption=f"Mean of {', '.join(quick)}; the other choices as tuned. The"
-        " band is the 95 % bootstrap interval; the dotted line is the dense"
-        " network on all images.",
-      )
+  level = float(np.mean([_number(dense[n]["estimate"]) for n in quick]))
+  areas = [_number(row["area"]["estimate"]) for row in rows]
+  title = _CHOICES[name].capitalize()
+  if np.isfinite(areas).any():
+    title += f": best at {rows[int(np.nanargmax(areas))]['value']:g}"
+  series: dict[str, Any] = {
+    "FastSPADE": tuple(
+      np.array([row["area"][end] for row in rows], float) for end in _ENDS
     )
-  return plots
+  }
+  return elements.Plot(
+    figures.lines_with_bands(
+      [row["value"] for row in rows],
+      series,
+      title=title,
+      xlabel=_CHOICES[name],
+      ylabel="pixel AUC",
+      scale="sparsity" if name == "sparsity" else "log",
+      target=("dense", level),
+    ),
+    alt=f"{title}; pixel AUC against {_CHOICES[name]}",
+    caption=f"Mean of {', '.join(quick)}; the other choices as tuned. The"
+    " band is the 95 % bootstrap interval; the dotted line is the dense"
+    " network on all images.",
+  )
 
 
 def _trojans(results: Mapping[str, Any]) -> elements.Table:

@@ -34,6 +34,7 @@ def test_the_report_says_what_was_found(tmp_path):
   assert "best at 32" in text
   assert "best at 0.5" in text
   assert "Mean of saliency, lrp;" in text
+  assert "insertion curve (higher is better) by +0.020 (+0.010" in text
   assert "75.0" in text  # the patch is obeyed
 
 
@@ -61,6 +62,5 @@ def test_a_single_undefined_choice_is_passed_over(name):
   results = small.results()
   rows = results["ablations"][name]
   rows[0]["area"] = small.without_numbers(rows[0]["area"])
-  plots = page.ablation_plots(results)
-  number = list(results["ablations"]).index(name)
-  assert f"best at {rows[1]['value']:g}" in plots[number].alt
+  plot = page.ablation_plot(results, name)
+  assert f"best at {rows[1]['value']:g}" in plot.alt

@@ -28,8 +28,8 @@ SOLVERS = {
 TITLES = {
   "dense": "dense",
   "fast_spade": "FastSPADE",
-  "spade": "SPADE, exact solver",
-  "wanda": "magnitude x input norm",
+  "spade": "SPADE, exact",
+  "wanda": "Wanda",
   "magnitude": "magnitude",
   "random": "random",
   "sparse_head": "sparse last layer",

@@ -248,22 +248,28 @@ def ablation_plot(results: Mapping[str, Any], name: str) -> elements.Plot:
   areas = [_number(row["area"]["estimate"]) for row in rows]
   title = _CHOICES[name].capitalize()
   if np.isfinite(areas).any():
-    title += f": best at {rows[int(np.nanargmax(areas))]['value']:g}"
+    title += f": highest at {rows[int(np.nanargmax(areas))]['value']:g}"
   series: dict[str, Any] = {
     "FastSPADE": tuple(
       np.array([row["area"][end] for row in rows], float) for end in _ENDS
     )
   }
+  values = [row["value"] for row in rows]
+  figure = figures.lines_with_bands(
+    values,
+    series,
+    title=title,
+    xlabel=_CHOICES[name],
+    ylabel="pixel AUC",
+    scale="sparsity" if name == "sparsity" else "log",
+    target=("dense", level),
+  )
+  if name != "sparsity":
+    # What was tried, rather than powers of ten.
+    figure.axes[0].set_xticks(values, [f"{value:g}" for value in values])
+    figure.axes[0].minorticks_off()
   return elements.Plot(
-    figures.lines_with_bands(
-      [row["value"] for row in rows],
-      series,
-      title=title,
-      xlabel=_CHOICES[name],
-      ylabel="pixel AUC",
-      scale="sparsity" if name == "sparsity" else "log",
-      target=("dense", level),
-    ),
+    figure,
     alt=f"{title}; pixel AUC against {_CHOICES[name]}",
     caption=f"Mean of {', '.join(quick)}; the other choices as tuned. The"
     " band is the 95 % bootstrap interval; the dotted line is the dense"

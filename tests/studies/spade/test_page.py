@@ -31,8 +31,8 @@ def test_the_report_says_what_was_found(tmp_path):
   assert "+0.050 (+0.040 to +0.060)" in text
   assert "random -0.200 (-0.210 to -0.190)" in text
   assert "FastSPADE helps 1 of 2 methods and harms 1" in text
-  assert "best at 32" in text
-  assert "best at 0.5" in text
+  assert "highest at 32" in text
+  assert "highest at 0.5" in text
   assert "Mean of saliency, lrp;" in text
   assert "insertion curve (higher is better) by +0.020 (+0.010" in text
   assert "75.0" in text  # the patch is obeyed
@@ -51,7 +51,7 @@ def test_what_is_undefined_is_said_to_be(tmp_path):
   text = build(results, tmp_path / "report.html")
   assert "mean pixel AUC of undefined" in text
   assert "changes this by undefined" in text
-  assert "best at" not in text
+  assert "highest at" not in text
   assert page.helped(results) == (0, 0)
   found, _, _ = text.partition('<section id="provenance"')
   assert not re.search(r"\b(nan|None)\b", found)
@@ -63,4 +63,4 @@ def test_a_single_undefined_choice_is_passed_over(name):
   rows = results["ablations"][name]
   rows[0]["area"] = small.without_numbers(rows[0]["area"])
   plot = page.ablation_plot(results, name)
-  assert f"best at {rows[1]['value']:g}" in plot.alt
+  assert f"highest at {rows[1]['value']:g}" in plot.alt

@@ -98,10 +98,10 @@ def area_table(results: Mapping[str, Any]) -> elements.Table:
   return elements.Table(
     columns,
     rows,
-    caption=f"Pixel AUC of the patch, {results['images']} images of each of"
-    f" {len(results['seeds'])} networks"
-    f" ({results['exact_images']} for the exact solver); 95 % bootstrap"
-    " intervals over networks and images.",
+    caption=f"Pixel AUC of the patch, {results['images']} images of each network"
+    f" ({results['exact_images']} for the exact solver), seeds"
+    f" {', '.join(map(str, results['seeds']))}; 95 % bootstrap intervals over"
+    " networks and images.",
   )
 
 

@@ -98,8 +98,8 @@ def area_table(results: Mapping[str, Any]) -> elements.Table:
   return elements.Table(
     columns,
     rows,
-    caption=f"Pixel AUC of the patch, {results['images']} images of each network"
-    f" ({results['exact_images']} for the exact solver), seeds"
+    caption=f"Pixel AUC of the patch, {results['images']} images of each"
+    f" network ({results['exact_images']} for the exact solver), seeds"
     f" {', '.join(map(str, results['seeds']))}; 95 % bootstrap intervals over"
     " networks and images.",
   )

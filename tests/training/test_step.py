@@ -145,6 +145,7 @@ def alone_and_together(mapping, optimizer, steps=12):
   return alone, training.unstack(together), jnp.stack(told), measures["loss"]
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("mapping", ["map", "unroll", None])
 def test_population_equals_separate_runs_bit_for_bit(mapping):
   optimizer = tiny.masked() if mapping else tiny.pruned(12)

@@ -36,6 +36,7 @@ def summary(results: Mapping[str, Any]) -> str:
     if arm != "fast_spade"
   ]
   count = len(results["seeds"])
+  better, worse = helped(results)
   taught = "One network was" if count == 1 else f"{count} networks were"
   text = (
     f"{taught} taught to obey patches; a good"
@@ -43,7 +44,8 @@ def summary(results: Mapping[str, Any]) -> str:
     f" networks find it with a mean pixel AUC of {level} over"
     f" {len(results['methods'])} methods. Pruning the network for each image"
     f" first (FastSPADE) changes this by {_signed(found)}:"
-    f" **{results['verdict']['outcome']}**."
+    f" **{results['verdict']['outcome']}** on average; of single methods it"
+    f" helps {better} and harms {worse} beyond chance."
   )
   if others:
     text += f"\n\nOther ways, against dense: {'; '.join(others)}."

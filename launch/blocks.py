@@ -225,16 +225,13 @@ def spade_table(results: Mapping[str, Any]) -> str:
   for name in [*results["methods"], "mean"]:
     cells = [_interval(results["auc"][arm][name], 3) for arm in results["arms"]]
     lines.append(f"| {name} | {' | '.join(cells)} |")
-  better, worse = page.helped(results)
   success = [share for row in results["success"].values() for share in row]
   accuracy = [after for _, after in results["accuracy"]]
   lines += [
     "",
     f"± half of the 95 % bootstrap interval over networks (seeds"
     f" {', '.join(map(str, results['seeds']))}) and {results['images']} images"
-    f" of each; differences are paired by image.{_few(results)} Of"
-    f" {len(results['methods'])} methods FastSPADE helps {better} and harms"
-    f" {worse} beyond chance. The Trojans turn"
+    f" of each; differences are paired by image.{_few(results)} The Trojans turn"
     f" {_percents(success)} of stamped test images; accuracy on clean ones is"
     f" {_percents(accuracy)}. {page.faithfulness(results)}"
     f" {_origin(results)}",

@@ -231,9 +231,9 @@ def spade_table(results: Mapping[str, Any]) -> str:
     "",
     f"± half of the 95 % bootstrap interval over networks (seeds"
     f" {', '.join(map(str, results['seeds']))}) and {results['images']} images"
-    f" of each; differences are paired by image.{_few(results)} The Trojans turn"
-    f" {_percents(success)} of stamped test images; accuracy on clean ones is"
-    f" {_percents(accuracy)}. {page.faithfulness(results)}"
+    f" of each; differences are paired by image.{_few(results)} The Trojans"
+    f" turn {_percents(success)} of stamped test images; accuracy on clean"
+    f" ones is {_percents(accuracy)}. {page.faithfulness(results)}"
     f" {_origin(results)}",
   ]
   return "\n".join(lines) + "\n"

@@ -77,7 +77,7 @@ def test_the_block_of_spade_says_what_was_found():
   assert "| pixel AUC | dense | FastSPADE | random |" in text
   assert "| mean | 0.800 ± 0.010 | 0.850 ± 0.010 | 0.600 ± 0.010 |" in text
   assert "+0.050 (+0.040 to +0.060): **reproduced**" in text
-  assert "FastSPADE helps 1 and harms 1 beyond chance" in text
+  assert "it helps 1 and harms 1 beyond chance" in text
   assert "turn 75 % of stamped test images" in text
   assert "deletion curve (lower is better) by -0.010 (-0.020 to +0.000)" in text
   assert "`python -m launch.run --config=c` (2026-01-01," in text

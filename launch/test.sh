@@ -50,8 +50,11 @@ else
 fi
 case $workers in
   1) parallel=() ;;
-  # A file stays with one process, which compiles its programs once.
-  [2-9] | [1-9][0-9]) parallel=(-n "$workers" --dist loadfile) ;;
+  # A file stays with one process, which compiles its programs once; the order
+  # of the files is that of tests/conftest.py.
+  [2-9] | [1-9][0-9])
+    parallel=(-n "$workers" --dist loadfile --no-loadscope-reorder)
+    ;;
   *) fail "WORKERS=$workers is not a number of processes from 1 to 99" ;;
 esac
 

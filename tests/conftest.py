@@ -1,5 +1,7 @@
 """Strict numerics for every test: no silent promotion of type or rank."""
 
+import pathlib
+
 import jax
 import pytest
 
@@ -7,6 +9,24 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most tests run a program once: compiling it takes longer than running it.
 jax.config.update("jax_disable_most_optimizations", True)
+
+# Files of few long tests: begun last, they would keep one process busy alone.
+FIRST = (
+  "test_kill.py",
+  "test_run.py",
+  "test_notebooks.py",
+  "test_sharding.py",
+  "test_tables.py",
+  "test_repairs.py",
+  "test_transform.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+  """Put the files of long tests first; the order within files stays."""
+  last = len(FIRST)
+  places = {name: place for place, name in enumerate(FIRST)}
+  items.sort(key=lambda item: places.get(pathlib.Path(item.path).name, last))
 
 
 @pytest.fixture

@@ -242,7 +242,10 @@ def test_functions_of_any_layout_are_captured():
   logits, inputs = capture(params, x)
   np.testing.assert_allclose(logits, f(params, x), rtol=1e-5)
   np.testing.assert_array_equal(inputs["conv"], jnp.moveaxis(x, 1, 3))
-  pruned = spade.trace(KEY, capture, params, x, 0.5, copies=1, augment=None)
+  rules = [("conv", 0.5), ("head", None)]
+  pruned = spade.trace(
+    KEY, capture, params, x[:1], rules, copies=1, augment=None
+  )
   gram = pruning.conv_input_gram(
     jnp.moveaxis(x[:1], 1, 3), 3, padding=((1, 1), (0, 0))
   )
@@ -251,7 +254,10 @@ def test_functions_of_any_layout_are_captured():
   np.testing.assert_allclose(
     pruned["conv"][0].reshape(4, -1), expected.weights, atol=1e-4
   )
-  assert pruned["head"].shape == (3, 3, 60)
+  known = capture.layers(params, x)
+  assert known["conv"].axes == (2, 3, 1, 0)
+  assert known["head"].axes == (1, 0)
+  np.testing.assert_array_equal(pruned["head"][0], params["head"])
 
 
 class Odd(nn.Module):

@@ -1,5 +1,6 @@
 """Strict numerics for every test: no silent promotion of type or rank."""
 
+import gc
 import pathlib
 
 import jax
@@ -9,6 +10,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most tests run a program once: compiling it takes longer than running it.
 jax.config.update("jax_disable_most_optimizations", True)
+
+# Compiled programs are kept in many objects: looking for garbage among them
+# again and again takes a tenth of the time.
+gc.set_threshold(200_000, 50, 1000)
 
 # Files of few long tests: begun last, they would keep one process busy alone.
 FIRST = (

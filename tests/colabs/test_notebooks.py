@@ -39,7 +39,17 @@ def test_no_outputs_are_committed(path):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+  "path",
+  [
+    # What it does, the notebooks of the studies do too.
+    pytest.param(path, marks=pytest.mark.slow)
+    if path.stem == "quickstart"
+    else path
+    for path in NOTEBOOKS
+  ],
+  ids=lambda path: path.stem,
+)
 @pytest.mark.filterwarnings(
   "ignore::DeprecationWarning", "ignore::ResourceWarning"
 )

@@ -122,6 +122,7 @@ def test_random_scores_and_keys_belong_together():
     pruning.prune(schedule, score="randm")
 
 
+@pytest.mark.slow
 def test_members_of_a_population_draw_for_themselves():
   schedule = pruning.one_shot(0.5)
   make = lambda i: pruning.prune(

@@ -87,6 +87,7 @@ def test_years():
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_run_on_real_faces(tmp_path):
   for name in ("age_gender", "lfw_subset"):
     try:

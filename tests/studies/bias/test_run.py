@@ -142,6 +142,7 @@ def kill(folder, workdir, stage, lines, delay):
   return process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(folder, finished, tmp_path):
   workdir = tmp_path / "run"
   assert kill(folder, workdir, "main", 9, 0.05)

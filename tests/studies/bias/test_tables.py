@@ -64,6 +64,7 @@ def test_families_are_read_off_the_names(config):
   assert np.concatenate(list(problem.pictures("test", 64))).shape == (200, 6)
 
 
+@pytest.mark.slow
 def test_the_study_audits_a_table(config, tmp_path):
   bias.run(config, tmp_path / "run")
   results = json.loads((tmp_path / "run" / "results.json").read_text())

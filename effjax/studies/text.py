@@ -1,7 +1,9 @@
-"""Numbers and prose as they are shown in a report."""
+"""Numbers and prose as they are shown in reports and messages."""
 
+import difflib
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 MISSING = "\u2013"
@@ -40,6 +42,23 @@ def format_interval(low: float, high: float, digits: int | None = None) -> str:
   if math.isnan(low) or math.isnan(high):
     return ""
   return f"[{format_number(low, digits)}, {format_number(high, digits)}]"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+  """Says which known name a misspelt one most likely meant.
+
+  Args:
+    name: What the user wrote.
+    known: The names that exist.
+
+  Returns:
+    ", did you mean ...?", or nothing if none is near.
+
+  >>> meant("salience", ["lrp", "saliency"])
+  ", did you mean 'saliency'?"
+  """
+  near = difflib.get_close_matches(name, list(known), 1, 0.5)
+  return f", did you mean {near[0]!r}?" if near else ""
 
 
 def markup(text: str):

@@ -7,7 +7,8 @@ import numpy as np
 
 from effjax.studies.audit import outputs, tables
 from effjax.studies.audit.groups import Groups, from_columns
-from effjax.studies.audit.tables import Table, listed, meant
+from effjax.studies.audit.tables import Table, listed
+from effjax.studies.text import meant
 
 
 class Wide(NamedTuple):

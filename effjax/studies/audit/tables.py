@@ -1,12 +1,13 @@
 """Tables on disk as named arrays: npz, csv and parquet alike."""
 
-import difflib
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from effjax.studies.text import meant
 
 
 class Table(NamedTuple):
@@ -61,12 +62,6 @@ def read(path: str) -> Table:
       f"{path} is empty: it has no {'column' if flat else 'array'}."
     )
   return Table(path, arrays, flat, None if ids is None else _ids(path, ids))
-
-
-def meant(name: str, known: Iterable[str]) -> str:
-  """Returns ", did you mean ...?", or nothing if no known name is near."""
-  near = difflib.get_close_matches(name, list(known), 1, 0.5)
-  return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _ids(path: str, ids: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from effjax import data, metrics, pruning
 from effjax.data import sources
 from effjax.io import files, onnx
 from effjax.models import face_attributes
-from effjax.studies import elements, figures, report
+from effjax.studies import elements, figures, origin, report
 from effjax.training import workdir as workdirs
 
 _TITLES = {"global": "one threshold for the network", "layer": "layer by layer"}
@@ -301,10 +301,4 @@ def provenance(
   Returns:
     Names to values.
   """
-  kept = ("command", "started", "commit", "python", "packages", "devices")
-  environment = results["environment"]
-  facts = {k: environment[k] for k in kept if k in environment}
-  facts["data"] = results["data"]
-  if config is not None:
-    facts["config"] = config.to_dict()
-  return facts
+  return origin.facts(results, config)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from effjax.data import tabular
-from effjax.studies import elements, figures, report
+from effjax.studies import elements, figures, origin, report
 from effjax.studies.bias import flips, harm, remedies, uneven, votes
 from effjax.studies.bias.measures import QUANTITIES, Outcomes
 from effjax.studies.bias.problems import Problem
@@ -84,15 +84,11 @@ def provenance(results: dict[str, Any], config: Any = None) -> dict[str, Any]:
   Returns:
     Names to values.
   """
-  kept = ("command", "started", "commit", "python", "packages", "devices")
-  environment = results["environment"]
-  facts = {k: environment[k] for k in kept if k in environment}
-  facts["seeds"] = ", ".join(map(str, results["seeds"]))
-  facts["learning rates"] = results["learning_rates"]
-  facts["data"] = results["data"]
-  if config is not None:
-    facts["config"] = config.to_dict()
-  return facts
+  more = {
+    "seeds": ", ".join(map(str, results["seeds"])),
+    "learning rates": results["learning_rates"],
+  }
+  return origin.facts(results, config, **more)
 
 
 def _row(results: dict[str, Any], arm: str, sparsity: float) -> dict[str, Any]:

@@ -4,7 +4,6 @@ All scores of a network are kept as plain lists, so that they can be written
 down and a study that was interrupted goes on with the next network.
 """
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from effjax import metrics, spade
-from effjax.data import batches
 from effjax.studies.spade import arms as spade_arms
 from effjax.studies.spade import explanations, trojans
 
@@ -46,7 +44,7 @@ def tuned_by(methods: Iterable[str]) -> tuple[str, ...]:
   return found
 
 
-class Bench:
+class Examiner:
   """A network, how it is explained, and on which images.
 
   Attributes:
@@ -113,29 +111,29 @@ class Bench:
 
 
 def tuned_rules(
-  bench: Bench, calibration: trojans.Flipped, say: Callable[[str], None]
+  examiner: Examiner, calibration: trojans.Flipped, say: Callable[[str], None]
 ) -> dict[str, Any]:
   """Choose the sparsities of every arm on calibration images.
 
   Every arm may try as many choices.
 
   Args:
-    bench: The network.
+    examiner: The network.
     calibration: Images with patches that are not tested on.
     say: Tells of progress.
 
   Returns:
     By arm: rules, score, and how many were tried.
   """
-  config, found = bench.config, {}
+  config, found = examiner.config, {}
   for arm in config.arms:
     solver = spade_arms.SOLVERS.get(arm)
     if solver is None or solver == "exact_obs":
       continue
 
     def score(rules, solver=solver):
-      params = bench.trace(calibration, rules, solver)
-      areas = bench.areas(params, calibration, True, bench.quick)
+      params = examiner.trace(calibration, rules, solver)
+      areas = examiner.areas(params, calibration, True, examiner.quick)
       return float(np.mean(list(areas.values())))
 
     tuned = spade.tune(
@@ -155,7 +153,7 @@ def tuned_rules(
 
 
 def tuned_strength(
-  bench: Bench,
+  examiner: Examiner,
   calibration: trojans.Flipped,
   clean: Mapping[str, np.ndarray],
   classes: int,
@@ -163,7 +161,7 @@ def tuned_strength(
   """Fit the sparse last layer; its strength is tuned like sparsities.
 
   Args:
-    bench: The network.
+    examiner: The network.
     calibration: Images with patches that are not tested on.
     clean: Clean images to fit on, `images` and `classes`.
     classes: How many classes there are.
@@ -173,16 +171,16 @@ def tuned_strength(
   """
   images = trojans.pixels(clean["images"])
   best: tuple[Any, dict[str, float]] | None = None
-  for strength in bench.config.strengths:
+  for strength in examiner.config.strengths:
     params, zeros = spade_arms.with_sparse_head(
-      bench.network,
-      bench.config.head,
+      examiner.network,
+      examiner.config.head,
       images,
       clean["classes"],
       classes,
       strength,
     )
-    areas = bench.areas(params, calibration, False, bench.quick)
+    areas = examiner.areas(params, calibration, False, examiner.quick)
     score = float(np.mean(list(areas.values())))
     if best is None or score > best[1]["score"]:
       best = (
@@ -197,7 +195,7 @@ def tuned_strength(
 
 
 def faithfulness(
-  bench: Bench,
+  examiner: Examiner,
   params: Any,
   images: np.ndarray,
   targets: np.ndarray,
@@ -206,7 +204,7 @@ def faithfulness(
   """Insert and delete pixels of clean images by the order of the maps.
 
   Args:
-    bench: The network; the dense one is asked.
+    examiner: The network; the dense one is asked.
     params: Parameters that are explained.
     images: uint8 [N, H, W, C].
     targets: What the dense network sees [N].
@@ -219,11 +217,11 @@ def faithfulness(
   given = trojans.normalise(x)
   blurred = metrics.gaussian_blur(given)
   found = {}
-  for name in bench.methods:
-    maps = bench.maps(name, params, x, targets, per_example)
+  for name in examiner.methods:
+    maps = examiner.maps(name, params, x, targets, per_example)
     curves = metrics.insertion_deletion(
-      bench.network.f,
-      bench.network.params,
+      examiner.network.f,
+      examiner.network.params,
       given,
       jnp.asarray(targets),
       maps,
@@ -239,23 +237,23 @@ def faithfulness(
 
 
 def ablations(
-  bench: Bench, flipped: trojans.Flipped, rules: Any
+  examiner: Examiner, flipped: trojans.Flipped, rules: Any
 ) -> dict[str, list[dict[str, Any]]]:
   """Vary one choice of FastSPADE at a time.
 
   Args:
-    bench: The network.
+    examiner: The network.
     flipped: Images with patches.
     rules: The tuned sparsities.
 
   Returns:
     By choice its values, each with the mean area [N] over the quick methods.
   """
-  config = bench.config
+  config = examiner.config
 
   def area(rules, **changes):
-    params = bench.trace(flipped, rules, "sparsegpt", **changes)
-    areas = bench.areas(params, flipped, True, bench.quick)
+    params = examiner.trace(flipped, rules, "sparsegpt", **changes)
+    areas = examiner.areas(params, flipped, True, examiner.quick)
     return np.mean(list(areas.values()), axis=0).tolist()
 
   found: dict[str, list[dict[str, Any]]] = {}
@@ -339,4 +337,3 @@ def interval(
 
 
 _MEAN = metrics.mean(lambda batch: batch.logits, "logits")
-generator = functools.partial(batches.generator)

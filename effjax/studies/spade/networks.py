@@ -12,7 +12,7 @@ from effjax import data
 from effjax.io import torch_pickle
 from effjax.models import efficientnet
 from effjax.studies.spade import arms, explanations
-from effjax.studies.spade.photographs import meant
+from effjax.studies.text import meant
 
 # What is asked for, and what people call it.
 METHODS: Mapping[str, str] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from effjax.studies import elements, figures
+from effjax.studies import elements, figures, origin
 from effjax.studies.spade import arms, measures
 
 _ENDS = ("estimate", "low", "high")
@@ -310,18 +310,11 @@ def provenance(
   Returns:
     Names to values.
   """
-  kept = ("command", "started", "commit", "python", "packages", "devices")
-  environment = results["environment"]
-  facts = {k: environment[k] for k in kept if k in environment}
-  facts["data"] = results["data"]
-  facts["seconds"] = results["seconds"]
-  facts["tuned"] = {
+  tuned = {
     f"seed {seed}": {
       arm: str(chosen.get("rules", chosen.get("strength")))
-      for arm, chosen in tuned.items()
+      for arm, chosen in of_seed.items()
     }
-    for seed, tuned in zip(results["seeds"], results["tuned"], strict=True)
+    for seed, of_seed in zip(results["seeds"], results["tuned"], strict=True)
   }
-  if config is not None:
-    facts["config"] = config.to_dict()
-  return facts
+  return origin.facts(results, config, seconds=results["seconds"], tuned=tuned)

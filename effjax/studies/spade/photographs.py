@@ -1,14 +1,14 @@
 """Pictures as people have them: any format, colours, size or orientation."""
 
-import difflib
 import io
 import os
 import pathlib
 import warnings
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from effjax.studies.text import meant
 
 _LEAST = 16  # pixels of a side
 _MOST = 60_000_000  # pixels of a picture
@@ -119,20 +119,3 @@ def _in_colour(picture: Any) -> np.ndarray:
     white = PIL.Image.new("RGBA", layered.size, "white")
     picture = PIL.Image.alpha_composite(white, layered)
   return np.asarray(picture.convert("RGB"))
-
-
-def meant(name: str, known: Iterable[str]) -> str:
-  """Say which known name a misspelt one most likely meant.
-
-  Args:
-    name: What the user wrote.
-    known: The names that exist.
-
-  Returns:
-    ", did you mean ...?", or nothing if none is near.
-
-  >>> meant("salience", ["lrp", "saliency"])
-  ", did you mean 'saliency'?"
-  """
-  near = difflib.get_close_matches(name, list(known), 1, 0.5)
-  return f", did you mean {near[0]!r}?" if near else ""

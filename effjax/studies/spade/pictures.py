@@ -20,7 +20,7 @@ _EXAMPLES = 2  # of each patch
 
 def save(
   place: pathlib.Path,
-  bench: Any,
+  examiner: Any,
   flipped: trojans.Flipped,
   params: dict[str, Any],
   config: Any,
@@ -29,7 +29,7 @@ def save(
 
   Args:
     place: Directory of the network; `pictures.npz` is written there.
-    bench: See `measures.Bench`.
+    examiner: See `measures.Examiner`.
     flipped: Images with patches.
     params: Parameters of the arms "dense" and "fast_spade".
     config: `visualise_steps`, 0 for no visualisations.
@@ -48,16 +48,16 @@ def save(
     "targets": targets,
   }
   x = trojans.pixels(images)
-  for name in (name for name in _SHOWN if name in bench.methods):
-    dense = bench.maps(name, params["dense"], x, targets, False)
-    traced = bench.maps(name, pick, x, targets, True)
+  for name in (name for name in _SHOWN if name in examiner.methods):
+    dense = examiner.maps(name, params["dense"], x, targets, False)
+    traced = examiner.maps(name, pick, x, targets, True)
     found[f"{name}_dense"], found[f"{name}_traced"] = dense, traced
   if config.visualise_steps:
     draw = functools.partial(
-      _visualise, bench.network.f, images.shape[1:], config.visualise_steps
+      _visualise, examiner.network.f, images.shape[1:], config.visualise_steps
     )
     firsts = np.arange(0, len(chosen), _EXAMPLES)
-    key = bench.key(4)
+    key = examiner.key(4)
     found["visual_dense"] = jnp.stack(
       [draw(key, params["dense"], targets[i]) for i in firsts]
     )

@@ -116,7 +116,7 @@ def _one_seed(
     module, seed, config.training, parts["train"], parts["test"], patches, place
   )
   say(f"accuracy {network.clean[1]:.3f}, Trojans {network.success}")
-  generator = measures.generator(seed, 2)
+  generator = data.batches.generator(seed, 2)
   calibration = trojans.flip(
     generator,
     module,
@@ -135,30 +135,32 @@ def _one_seed(
     samples=config.samples,
   )
   subject = arms.subject(module, network.variables)
-  bench = measures.Bench(subject, methods, config, seed)
-  tuned = measures.tuned_rules(bench, calibration, say)
+  examiner = measures.Examiner(subject, methods, config, seed)
+  tuned = measures.tuned_rules(examiner, calibration, say)
   fast = [tuple(rule) for rule in tuned["fast_spade"]["rules"]]
   areas: dict[str, Any] = {}
   kept: dict[str, Any] = {"dense": subject.params}
   for arm in config.arms:
     began = time.process_time()
     if arm == "dense":
-      areas[arm] = bench.areas(subject.params, flipped, False, config.methods)
+      areas[arm] = examiner.areas(
+        subject.params, flipped, False, config.methods
+      )
     elif arm == "sparse_head":
       clean = {k: parts["train"][k][: config.head_images] for k in _FIELDS}
       kept[arm], tuned[arm] = measures.tuned_strength(
-        bench, calibration, clean, _CLASSES
+        examiner, calibration, clean, _CLASSES
       )
-      areas[arm] = bench.areas(kept[arm], flipped, False, config.methods)
+      areas[arm] = examiner.areas(kept[arm], flipped, False, config.methods)
     elif arm == "spade":
       few = measures.some(flipped, config.exact_each)
       images = trojans.pixels(few.images)
-      params = arms.exact(subject, bench.key(2), images, fast, config)
-      areas[arm] = bench.areas(params, few, True, config.methods)
+      params = arms.exact(subject, examiner.key(2), images, fast, config)
+      areas[arm] = examiner.areas(params, few, True, config.methods)
     else:
       rules = [tuple(rule) for rule in tuned[arm]["rules"]]
-      params = bench.trace(flipped, rules, arms.SOLVERS[arm])
-      areas[arm] = bench.areas(params, flipped, True, config.methods)
+      params = examiner.trace(flipped, rules, arms.SOLVERS[arm])
+      areas[arm] = examiner.areas(params, flipped, True, config.methods)
       kept[arm] = params
     mean = np.mean(list(areas[arm].values()))
     say(f"{arm}: mean AUC {mean:.3f}, {time.process_time() - began:.0f} CPU s")
@@ -166,21 +168,23 @@ def _one_seed(
     generator, module, network.variables, parts["test"], config.clean_images
   )
   x = trojans.pixels(images)
-  pruned = arms.trace(subject, bench.key(3), x, fast, config)
+  pruned = arms.trace(subject, examiner.key(3), x, fast, config)
   faithfulness = {
     "dense": measures.faithfulness(
-      bench, subject.params, images, classes, False
+      examiner, subject.params, images, classes, False
     ),
-    "fast_spade": measures.faithfulness(bench, pruned, images, classes, True),
+    "fast_spade": measures.faithfulness(
+      examiner, pruned, images, classes, True
+    ),
   }
   if "sparse_head" in kept:
     faithfulness["sparse_head"] = measures.faithfulness(
-      bench, kept["sparse_head"], images, classes, False
+      examiner, kept["sparse_head"], images, classes, False
     )
   say("insertion and deletion done")
   few = measures.some(flipped, config.ablation_each)
-  ablations = measures.ablations(bench, few, fast)
-  pictures.save(place, bench, flipped, kept, config)
+  ablations = measures.ablations(examiner, few, fast)
+  pictures.save(place, examiner, flipped, kept, config)
   return {
     "seed": seed,
     "accuracy": network.clean,

@@ -145,7 +145,7 @@ BAD = [
   ),
   (
     {"labels": {"label": Y}},
-    "no array 'labels'; did you mean 'label'",
+    "no array 'labels', did you mean 'label'",
   ),
   ({"predictions": {"logits": Z, "probabilities": Z}}, "choose one by --kind"),
   ({"reference": {"logits": Z[:2]}}, "reference.npz has 2 rows, but .* has 3"),

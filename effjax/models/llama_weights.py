@@ -1,0 +1,281 @@
+"""Weights of the Llama family, from GGUF files and from Hugging Face's."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from effjax import tree
+from effjax.models import llama
+
+# What our leaves are called, outside and inside of a block.
+_GGUF = {
+  "embed/embedding": "token_embd.weight",
+  "norm/scale": "output_norm.weight",
+  "head/kernel": "output.weight",
+  "attention_norm/scale": "attn_norm.weight",
+  "mlp_norm/scale": "ffn_norm.weight",
+  "attention/query/kernel": "attn_q.weight",
+  "attention/key/kernel": "attn_k.weight",
+  "attention/value/kernel": "attn_v.weight",
+  "attention/output/kernel": "attn_output.weight",
+  "mlp/gate/kernel": "ffn_gate.weight",
+  "mlp/up/kernel": "ffn_up.weight",
+  "mlp/down/kernel": "ffn_down.weight",
+}
+_HUGGING_FACE = {
+  "embed/embedding": "model.embed_tokens.weight",
+  "norm/scale": "model.norm.weight",
+  "head/kernel": "lm_head.weight",
+  "attention_norm/scale": "input_layernorm.weight",
+  "mlp_norm/scale": "post_attention_layernorm.weight",
+  "attention/query/kernel": "self_attn.q_proj.weight",
+  "attention/key/kernel": "self_attn.k_proj.weight",
+  "attention/value/kernel": "self_attn.v_proj.weight",
+  "attention/output/kernel": "self_attn.o_proj.weight",
+  "mlp/gate/kernel": "mlp.gate_proj.weight",
+  "mlp/up/kernel": "mlp.up_proj.weight",
+  "mlp/down/kernel": "mlp.down_proj.weight",
+}
+_FORMATS = {
+  "gguf": ("blk", _GGUF),
+  "hugging_face": ("model.layers", _HUGGING_FACE),
+}
+
+
+def stored_name(path: str, form: str = "hugging_face") -> str:
+  """Return what a parameter is called in a file.
+
+  Args:
+    path: Its path in `llama.Llama`, of a layer that is not scanned.
+    form: "gguf" or "hugging_face".
+
+  Returns:
+    The name.
+
+  >>> stored_name("layer_3/attention/query/kernel")
+  'model.layers.3.self_attn.q_proj.weight'
+  """
+  layers, names = _FORMATS[form]
+  first, _, rest = path.partition("/")
+  if first.startswith("layer_"):
+    return f"{layers}.{first.removeprefix('layer_')}.{names[rest]}"
+  return names[path]
+
+
+def gguf_config(
+  metadata: Mapping[str, Any], tensors: Mapping[str, Any]
+) -> llama.Config:
+  """Read the sizes of a model from the metadata of a GGUF file.
+
+  Args:
+    metadata: The entries of the file.
+    tensors: Its tensors, of which only names and shapes matter.
+
+  Returns:
+    The sizes.
+
+  Raises:
+    ValueError: If the model is of another family, lacks an entry, or scales
+      its rotations.
+  """
+  family = metadata.get("general.architecture")
+  if family != "llama":
+    raise ValueError(
+      f"The file holds a model of the architecture {family!r}, expected"
+      " 'llama'."
+    )
+  scaled = metadata.get("llama.rope.scaling.type", "none")
+  if scaled != "none" or "rope_freqs.weight" in tensors:
+    raise ValueError(
+      "The file's model scales its rotations (llama.rope.scaling.type is"
+      f" {scaled!r}), which is not supported."
+    )
+
+  def get(key: str, default: Any = None) -> Any:
+    value = metadata.get(f"llama.{key}", default)
+    if value is None:
+      raise ValueError(f"The file's metadata lack 'llama.{key}'.")
+    return value
+
+  width, heads = get("embedding_length"), get("attention.head_count")
+  vocabulary = metadata.get("llama.vocab_size")
+  if "token_embd.weight" in tensors:
+    vocabulary = tensors["token_embd.weight"].shape[0]
+  return llama.Config(
+    vocabulary=int(vocabulary or get("vocab_size")),
+    width=width,
+    layers=get("block_count"),
+    heads=heads,
+    key_heads=get("attention.head_count_kv", heads),
+    head_size=get("attention.key_length", width // heads),
+    hidden=get("feed_forward_length"),
+    context=get("context_length"),
+    rope_base=float(get("rope.freq_base", 1e4)),
+    epsilon=float(get("attention.layer_norm_rms_epsilon")),
+    tied="output.weight" not in tensors,
+  )
+
+
+def hugging_face_config(config: Mapping[str, Any]) -> llama.Config:
+  """Read the sizes of a model from a `config.json` of Hugging Face.
+
+  Args:
+    config: The content of the file.
+
+  Returns:
+    The sizes.
+
+  Raises:
+    ValueError: If the model is of another family, or has biases, another
+      activation or scaled rotations, or an entry is missing.
+  """
+  rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+  for key, expected, found in (
+    ("model_type", "llama", config.get("model_type")),
+    ("hidden_act", "silu", config.get("hidden_act", "silu")),
+    ("attention_bias", False, bool(config.get("attention_bias"))),
+    ("mlp_bias", False, bool(config.get("mlp_bias"))),
+    (
+      "the type of rotations",
+      "default",
+      rope.get("rope_type", rope.get("type", "default")),
+    ),
+  ):
+    if found != expected:
+      raise ValueError(
+        f"The configuration has {key} {found!r}, expected {expected!r}."
+      )
+
+  def get(key: str, default: Any = None) -> Any:
+    value = config.get(key, default)
+    value = default if value is None else value
+    if value is None:
+      raise ValueError(f"The configuration lacks {key!r}.")
+    return value
+
+  width, heads = get("hidden_size"), get("num_attention_heads")
+  return llama.Config(
+    vocabulary=get("vocab_size"),
+    width=width,
+    layers=get("num_hidden_layers"),
+    heads=heads,
+    key_heads=get("num_key_value_heads", heads),
+    head_size=get("head_dim", width // heads),
+    hidden=get("intermediate_size"),
+    context=get("max_position_embeddings", 2048),
+    rope_base=float(rope.get("rope_theta", get("rope_theta", 1e4))),
+    epsilon=float(get("rms_norm_eps", 1e-6)),
+    tied=bool(get("tie_word_embeddings", False)),
+  )
+
+
+def load(
+  config: llama.Config,
+  tensors: Mapping[str, Any],
+  form: str = "hugging_face",
+  *,
+  dtype: Any = np.float32,
+) -> dict[str, Any]:
+  """Make the parameters of a model of stored weights.
+
+  Args:
+    config: The model's sizes.
+    tensors: Weights by their name in the file, [O, I]; whatever NumPy makes
+      arrays of.
+    form: "gguf" or "hugging_face". In a GGUF file the pairs that are rotated
+      lie side by side.
+    dtype: Dtype of the parameters.
+
+  Returns:
+    The parameters of `llama.Llama(config)`, NumPy arrays; `stack` makes those
+    for scanned layers.
+
+  Raises:
+    ValueError: If a tensor is missing, too many, or of another shape.
+  """
+  if form not in _FORMATS:
+    raise ValueError(
+      f"form must be one of {', '.join(_FORMATS)}, got {form!r}."
+    )
+  module = llama.Llama(config)
+  tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  made = jax.eval_shape(module.init, jax.random.key(0), tokens)["params"]
+  paths = tree.names(made)
+  names = jax.tree.map(functools.partial(stored_name, form=form), paths)
+  known = set(jax.tree.leaves(names))
+  if config.tied:
+    known.add(_FORMATS[form][1]["head/kernel"])  # a copy of the embedding
+  rest = {
+    name for name in tensors if name not in known and "rotary" not in name
+  }
+  if rest:
+    raise ValueError(
+      f"The weights have {min(rest)!r}, for which a model of {config.layers}"
+      " layers has no place; they are of another model."
+    )
+
+  def take(path, name, leaf):
+    if name not in tensors:
+      raise ValueError(
+        f"The weights lack {name!r}; they are incomplete, or of another model."
+      )
+    value = np.asarray(tensors[name])
+    shape = leaf.shape[::-1] if path.endswith("kernel") else leaf.shape
+    if value.shape != shape:
+      raise ValueError(
+        f"{name!r} has the shape {list(value.shape)}, expected {list(shape)}."
+      )
+    if form == "gguf" and path.endswith(("query/kernel", "key/kernel")):
+      value = _halves(value, config.head_size)
+    value = value.T if path.endswith("kernel") else value
+    return np.ascontiguousarray(value.astype(dtype, copy=False))
+
+  return jax.tree.map(take, paths, names, made)
+
+
+def _halves(value: np.ndarray, size: int) -> np.ndarray:
+  """Put rows 2 i and 2 i + 1 of every head at i and i + D / 2."""
+  pairs = value.reshape(-1, size // 2, 2, value.shape[1])
+  return pairs.swapaxes(1, 2).reshape(value.shape)
+
+
+def stack(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Turn the parameters of separate layers into those of scanned ones.
+
+  Args:
+    params: Parameters with `layer_0`, `layer_1`, ...
+
+  Returns:
+    The same with `layers`, whose leaves have a leading axis of layers.
+
+  >>> stack({"layer_0": {"a": np.zeros(3)}, "layer_1": {"a": np.ones(3)}})[
+  ...   "layers"
+  ... ]["a"].shape
+  (2, 3)
+  """
+  count = sum(name.startswith("layer_") for name in params)
+  layers = [params[f"layer_{i}"] for i in range(count)]
+  rest = {k: v for k, v in params.items() if not k.startswith("layer_")}
+  return {**rest, "layers": jax.tree.map(lambda *x: jnp.stack(x), *layers)}
+
+
+def unstack(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Turn the parameters of scanned layers into those of separate ones.
+
+  Args:
+    params: Parameters with `layers`.
+
+  Returns:
+    The same with `layer_0`, `layer_1`, ...
+  """
+  layers = params["layers"]
+  count = len(jax.tree.leaves(layers)[0])
+  split = {
+    f"layer_{i}": jax.tree.map(lambda x, i=i: x[i], layers)
+    for i in range(count)
+  }
+  return {**{k: v for k, v in params.items() if k != "layers"}, **split}

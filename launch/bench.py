@@ -22,6 +22,7 @@ SUITES = (
   "solvers",
   "traces",
   "training",
+  "populations",
   "models",
   "imports",
   "groups",

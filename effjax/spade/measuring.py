@@ -46,7 +46,7 @@ def layer_grams(
   preprocess: Callable | None = None,
   layers: Mapping[str, Layer] | None = None,
   chunk_size: int | None = None,
-  memory: int = 1 << 31,
+  memory: int | None = None,
 ) -> LayerGrams:
   """Sum up what the layers meet on random copies of one example.
 
@@ -64,7 +64,8 @@ def layer_grams(
     preprocess: `copies [N, ...] -> inputs of the network`.
     layers: How the kernels meet their inputs, as for `trace`.
     chunk_size: Copies that go through the network together.
-    memory: Bytes that inputs of layers and Gram matrices may take.
+    memory: Bytes that inputs of layers and Gram matrices may take; by default
+      2 GiB, on an accelerator a quarter of its memory.
 
   Returns:
     The Gram matrices, or the inputs where they are few.
@@ -135,29 +136,37 @@ def _copies(run: Run, keys: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def measure(
-  run: Run, plan: Plan, key: jax.Array, params: Tree, x: jax.Array
+  run: Run,
+  plan: Plan,
+  key: jax.Array,
+  params: Tree,
+  x: jax.Array,
+  *,
+  several: bool = False,
 ) -> LayerGrams:
   """Do what `layer_grams` does by a plan that is made.
 
   Args:
     run: The functions of the user.
     plan: What is pruned, and how many copies go together.
-    key: A random key.
+    key: A random key, or one for each of several examples [B].
     params: The parameters.
-    x: One example [...].
+    x: One example [...], or several [B, ...].
+    several: Whether there are several.
 
   Returns:
-    The Gram matrices, of which those with values are checked.
+    The Gram matrices, of which those with values are checked; those of several
+    examples with a leading axis.
 
   Raises:
     ValueError: If the inputs of a layer say nothing.
   """
-  at_copies, at_solvers = jax.random.split(key)
-  # A program does not depend on the sparsities.
+  # A program depends neither on the sparsities nor on the number of examples.
   tasks = tuple(task._replace(sparsity=0.0) for task in plan.tasks)
-  found = _passes(run, plan._replace(tasks=tasks))(at_copies, params, x)
+  program = _passes(run, plan._replace(tasks=tasks, together=0), several)
+  found, at_solvers = program(key, params, x)
   if not any(isinstance(leaf, jax.core.Tracer) for leaf in found.values()):
-    _check(found)
+    _check(found, several)
   split = lambda kept: {
     task.path: found[task.path] for task in tasks if task.keeps_inputs == kept
   }
@@ -165,7 +174,7 @@ def measure(
 
 
 @functools.lru_cache(maxsize=64)
-def _passes(run: Run, plan: Plan) -> Callable:
+def _passes(run: Run, plan: Plan, several: bool) -> Callable:
   """Compile the passes over the copies that gather what layers meet."""
   many = -(-plan.copies // plan.chunk_size)
 
@@ -184,7 +193,6 @@ def _passes(run: Run, plan: Plan) -> Callable:
       found[task.path] = gather(task, rows.reshape(given.shape))
     return found
 
-  @jax.jit
   def passes(key, params, x):
     first = step(key, params, x, 0)
     if many == 1:
@@ -210,7 +218,11 @@ def _passes(run: Run, plan: Plan) -> Callable:
 
     return jax.lax.fori_loop(1, many, more, room)
 
-  return passes
+  def one(key, params, x):
+    at_copies, at_solvers = jax.random.split(key)
+    return passes(at_copies, params, x), at_solvers
+
+  return jax.jit(jax.vmap(one, (0, None, 0)) if several else one)
 
 
 def _gram(task: Task, inputs: jax.Array) -> jax.Array:
@@ -225,17 +237,17 @@ def _gram(task: Task, inputs: jax.Array) -> jax.Array:
   )
 
 
-def _check(found: dict[str, jax.Array]) -> None:
+def _check(found: dict[str, jax.Array], several: bool) -> None:
   """Reject layers whose inputs say nothing."""
   # One number tells of each: of a Gram matrix the trace does.
-  sums = {path: _size(part) for path, part in found.items()}
-  for path, size in jax.device_get(sums).items():
-    if not np.isfinite(size):
+  sums = {path: _size(several, part) for path, part in found.items()}
+  for path, sizes in jax.device_get(sums).items():
+    if not np.all(np.isfinite(sizes)):
       raise ValueError(
         f"the inputs of the layer {path!r} hold NaN or infinities: look at"
         " the parameters and at what preprocess= makes"
       )
-    if not size:
+    if not np.all(sizes):
       raise ValueError(
         f"all inputs of the layer {path!r} are zero for this example, so"
         f" that nothing tells its weights apart: give ({path!r}, None) to"
@@ -243,6 +255,7 @@ def _check(found: dict[str, jax.Array]) -> None:
       )
 
 
-@jax.jit
-def _size(found: jax.Array) -> jax.Array:
-  return jnp.sum(jnp.abs(found.astype(jnp.float32)))
+@functools.partial(jax.jit, static_argnums=0)
+def _size(several: bool, found: jax.Array) -> jax.Array:
+  axes = tuple(range(int(several), found.ndim))
+  return jnp.sum(jnp.abs(found.astype(jnp.float32)), axis=axes)

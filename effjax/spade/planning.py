@@ -14,6 +14,8 @@ from effjax.models.capturing import Layer
 
 Tree = Any
 _BYTES = 4  # of a float32
+_CPU_MEMORY = 1 << 31
+_SHARE = 4  # of an accelerator's memory a quarter is used: solvers need some
 # A Gram matrix costs more than the inputs themselves with fewer than 1 / 3 of
 # its columns.
 _FEW = 3
@@ -53,12 +55,14 @@ class Plan(NamedTuple):
   Attributes:
     tasks: The layers to prune, in the order of the parameters.
     copies: Copies of an example.
-    chunk_size: Copies that go through the network together.
+    chunk_size: Copies of an example that go through the network together.
+    together: Examples that are traced together, at most.
   """
 
   tasks: tuple[Task, ...]
   copies: int
   chunk_size: int
+  together: int
 
 
 def make_plan(
@@ -70,7 +74,7 @@ def make_plan(
   *,
   copies: int,
   chunk_size: int | None,
-  memory: int,
+  memory: int | None,
 ) -> Plan:
   """Settle which layers are pruned and how many copies go together.
 
@@ -82,7 +86,7 @@ def make_plan(
     layers: How the kernels meet their inputs, None to ask `capture`.
     copies: Copies of an example.
     chunk_size: Copies that go together, None to choose.
-    memory: Bytes that may be used.
+    memory: Bytes that may be used, None to choose.
 
   Returns:
     The plan.
@@ -93,10 +97,10 @@ def make_plan(
   """
   if not isinstance(copies, int) or copies < 1:
     raise ValueError(f"copies must be a whole number from 1 on, got {copies!r}")
-  _, captured = jax.eval_shape(capture, params, inputs)
-  if layers is None:
-    ask = getattr(capture, "layers", None)
-    layers = ask(params, inputs) if ask else {}
+  leaves, structure = jax.tree.flatten((params, inputs))
+  shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
+  captured, told = _look(capture, structure, shapes)
+  layers = told if layers is None else layers
   flat = list_kernels(params)
   unknown = sorted(set(captured) - set(flat))
   if unknown:
@@ -113,8 +117,18 @@ def make_plan(
   if not tasks:
     raise ValueError("the rules leave every layer as it is: nothing to prune")
   return Plan(
-    tasks, copies, _chunk(tasks, captured, copies, chunk_size, memory)
+    tasks, copies, *_chunk(tasks, captured, copies, chunk_size, memory)
   )
+
+
+# Looking takes about as long as a trace on an accelerator.
+@functools.lru_cache(maxsize=64)
+def _look(capture: Callable, structure: Any, shapes: tuple) -> tuple:
+  """Find the shapes of what layers meet, and what `capture` tells of them."""
+  given = structure.unflatten(shapes)
+  _, captured = jax.eval_shape(capture, *given)
+  ask = getattr(capture, "layers", None)
+  return captured, ask(*given) if ask else {}
 
 
 def list_kernels(params: Tree) -> dict[str, Any]:
@@ -237,9 +251,10 @@ def _chunk(
   captured: Mapping[str, Any],
   copies: int,
   chunk_size: int | None,
-  memory: int,
-) -> int:
-  """Choose how many copies go together."""
+  memory: int | None,
+) -> tuple[int, int]:
+  """Choose how many copies go together, and how many examples."""
+  memory = _memory() if memory is None else memory
   numbers = {path: math.prod(x.shape) for path, x in captured.items()}
   # The patches of one layer at a time, beside the inputs of all.
   patches = max(numbers[task.path] * task.taps for task in tasks)
@@ -261,7 +276,7 @@ def _chunk(
     )
   if chunk_size is None:
     chunks = -(-copies // min(copies, fitting))
-    return -(-copies // chunks)
+    chunk_size = -(-copies // chunks)
   if not isinstance(chunk_size, int) or chunk_size < 1:
     raise ValueError(
       f"chunk_size must be a whole number from 1 on, got {chunk_size!r}"
@@ -271,4 +286,15 @@ def _chunk(
       f"{chunk_size} copies at once do not fit into memory={memory:,} bytes:"
       f" choose chunk_size={fitting} at most"
     )
-  return min(chunk_size, copies)
+  chunk_size = min(chunk_size, copies)
+  # A solver takes one matrix after the other on the CPU, so nothing is gained.
+  alone = jax.default_backend() == "cpu"
+  return chunk_size, 1 if alone else memory // (fixed + each * chunk_size)
+
+
+def _memory() -> int:
+  """Choose how many bytes may be used."""
+  if jax.default_backend() == "cpu":
+    return _CPU_MEMORY
+  stats = jax.local_devices()[0].memory_stats() or {}
+  return max(int(stats.get("bytes_limit", 0)) // _SHARE, _CPU_MEMORY)

@@ -57,7 +57,7 @@ def trace(
   mask_block: int | None = None,
   damping: float = 0.01,
   chunk_size: int | None = None,
-  memory: int = 1 << 31,
+  memory: int | None = None,
   convention: str = "exact",
   progress: Callable[[int, int], None] | None = None,
   has_aux: bool = False,
@@ -65,8 +65,9 @@ def trace(
   """Prune a network for each example by itself.
 
   Compiled programs are kept by `capture`, `augment` and `preprocess`: give the
-  same objects again, not new ones. Inside `jit` the examples go one by one and
-  nothing that depends on values is checked.
+  same objects again, not new ones. On the CPU, where a solver takes one matrix
+  after the other, the examples go one by one. Inside `jit` nothing that depends
+  on values is checked.
 
   Args:
     key: A random key; the copies of an example depend on it and on the place of
@@ -92,7 +93,9 @@ def trace(
       mean; more where a factorisation fails.
     chunk_size: Copies that go through the network together; by default what
       `memory` allows. It does not change the result but by rounding.
-    memory: Bytes that inputs of layers and Gram matrices may take.
+    memory: Bytes that inputs of layers and Gram matrices may take; by default
+      2 GiB, on an accelerator a quarter of its memory. There as many examples
+      as fit are traced together.
     convention: As in `pruning.obs.sparsegpt`.
     progress: Called with the number of examples done and of all, outside `jit`.
     has_aux: Whether to return a report too.
@@ -136,18 +139,25 @@ def trace(
   traced = any(
     isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, x))
   ) or isinstance(key, jax.core.Tracer)
-  numbers = jnp.arange(x.shape[0])
-  keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
+  keys = _keys(key, x.shape[0])
+  together = min(plan.together, x.shape[0])
   one = functools.partial(_trace_one, run, plan, options, params)
   if traced:
-    kernels, report = jax.lax.map(lambda pair: one(*pair), (keys, x))
-  else:
+    kernels, report = jax.lax.map(
+      lambda pair: one(*pair),
+      (keys, x),
+      batch_size=together if together > 1 else None,
+    )
+  elif together == 1:
     results = []
     for i in range(x.shape[0]):
       results.append(one(keys[i], x[i]))
       if progress is not None:
         progress(i + 1, x.shape[0])
     kernels, report = jax.tree.map(lambda *parts: jnp.stack(parts), *results)
+  else:
+    several = functools.partial(_trace_some, run, plan, options, params)
+    kernels, report = _in_groups(several, together, keys, x, progress)
   pruned = _put_back(
     params,
     kernels,
@@ -229,6 +239,36 @@ class _Options(NamedTuple):
   convention: str
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def _keys(key: jax.Array, count: int) -> jax.Array:
+  """Make the keys of examples, which depend on their place."""
+  numbers = jnp.arange(count)
+  return jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
+
+
+def _in_groups(
+  trace_some: Callable,
+  together: int,
+  keys: jax.Array,
+  x: jax.Array,
+  progress: Callable[[int, int], None] | None,
+) -> Any:
+  """Trace groups of examples, all as large so that one program serves."""
+  count = x.shape[0]
+  groups = -(-count // together)
+  size = -(-count // groups)
+  results = []
+  for group in range(groups):
+    # The last group begins with examples of the one before.
+    start = min(group * size, count - size)
+    found = trace_some(keys[start : start + size], x[start : start + size])
+    new = group * size - start
+    results.append(jax.tree.map(lambda part, new=new: part[new:], found))
+    if progress is not None:
+      progress(start + size, count)
+  return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
+
+
 def _trace_one(
   run: measuring.Run,
   plan: Plan,
@@ -240,6 +280,23 @@ def _trace_one(
   """Prune the layers of the plan for one example."""
   found = measuring.measure(run, plan, key, params, x)
   return _prune(found, options, params, None)
+
+
+def _trace_some(
+  run: measuring.Run,
+  plan: Plan,
+  options: _Options,
+  params: Tree,
+  keys: jax.Array,
+  x: jax.Array,
+) -> tuple[dict[str, jax.Array], dict[str, LayerReport]]:
+  """Prune the layers of the plan for each of several examples."""
+  found = measuring.measure(run, plan, keys, params, x, several=True)
+
+  def one(arrays):
+    return _prune(LayerGrams(found.tasks, *arrays), options, params, None)
+
+  return jax.vmap(one)((found.grams, found.inputs, found.key))
 
 
 def _prune(

@@ -72,7 +72,8 @@ def _cases(
   torch = harness.torch_or_none()
   if torch:
     theirs = _captum(torch, stages, stem, width, variables, images, target)
-    maps = theirs["integrated gradients"](copies, copies * batch, 1)().numpy()
+    maps = theirs["integrated gradients"](copies, copies * batch, 1)()
+    maps = maps.cpu().numpy()
     error = np.abs(maps.transpose(0, 2, 3, 1) - ours["integrated gradients"]())
     difference = f"; maps differ by {error.max() / np.abs(maps).max():.1e}"
   return [
@@ -84,8 +85,7 @@ def _cases(
           method
         ](copies, part * batch, threads)
         for part in (copies, max(1, copies // 5))
-        for threads in sorted({1, harness.cores()})
-        if theirs
+        for threads in (harness.torch_threads(torch) if theirs else ())
       },
       note=f"ours: {chunk * batch} images at once"
       + (difference if method == "integrated gradients" else "")
@@ -111,16 +111,19 @@ def _captum(
     return {}
   network = models.torch_resnet(torch, stem, width, stages)
   _copy(torch, variables, network, stages)
-  network.eval()
+  device = harness.torch_device(torch)
+  network.eval().to(device)
   x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-  classes = torch.from_numpy(target)
+  x, classes = x.to(device), torch.from_numpy(target).to(device)
 
   def integrated(copies, together, threads):
     def run():
       torch.set_num_threads(threads)
-      return attr.IntegratedGradients(network).attribute(
+      maps = attr.IntegratedGradients(network).attribute(
         x, target=classes, n_steps=copies, internal_batch_size=together
       )
+      harness.finish(torch)
+      return maps
 
     return run
 
@@ -129,7 +132,7 @@ def _captum(
 
     def run():
       torch.set_num_threads(threads)
-      return tunnel.attribute(
+      maps = tunnel.attribute(
         x,
         target=classes,
         nt_type="smoothgrad",
@@ -138,6 +141,8 @@ def _captum(
         stdevs=0.15,
         abs=False,
       )
+      harness.finish(torch)
+      return maps
 
     return run
 

@@ -118,6 +118,8 @@ def versions() -> dict[str, Any]:
     "cpu": _cpu_model(),
     "cores": cores(),
   }
+  if on_accelerator():
+    found["device"] = device_name()
   for package in ("jax", "jaxlib", "flax", "optax", "numpy", "torch"):
     try:
       found[package] = importlib.metadata.version(package)
@@ -126,20 +128,41 @@ def versions() -> dict[str, Any]:
   return found
 
 
-def machine_limits(size: int = 2048, megabytes: int = 256) -> dict[str, float]:
+def on_accelerator() -> bool:
+  """Tell whether JAX computes on something else than the CPU."""
+  import jax
+
+  return jax.default_backend() != "cpu"
+
+
+def device_name() -> str:
+  """Name what JAX computes on."""
+  import jax
+
+  return jax.devices()[0].device_kind
+
+
+def machine_limits(
+  size: int | None = None, megabytes: int | None = None
+) -> dict[str, float]:
   """Measure what the machine can do at best, for the share reached.
 
   Args:
-    size: rows and columns of the float32 matrix product.
-    megabytes: size of the array that is read.
+    size: rows and columns of the float32 matrix product; by default 2048, or
+      8192 on an accelerator.
+    megabytes: size of the array that is read; by default 256 or 4096.
 
   Returns:
     `read_gb_per_s`, the best rate of a jitted sum and of NumPy's, and
-    `gemm_gflop_per_s`, the best rate of jitted and of NumPy products.
+    `gemm_gflop_per_s`, the best rate of jitted and of NumPy products; on an
+    accelerator of jitted ones alone, and `gemm_bfloat16_gflop_per_s` too.
   """
   import jax
   import jax.numpy as jnp
 
+  if on_accelerator():
+    return _accelerator_limits(size or 8192, megabytes or 4096)
+  size, megabytes = size or 2048, megabytes or 256
   long = np.ones(megabytes * 2**20 // 4, np.float32)
   square = np.random.default_rng(0).normal(size=(size, size))
   square = square.astype(np.float32)
@@ -169,6 +192,57 @@ def machine_limits(size: int = 2048, megabytes: int = 256) -> dict[str, float]:
     "read_gb_per_s": long.nbytes / read / 1e9,
     "gemm_gflop_per_s": 2 * size**3 / multiply / 1e9,
   }
+
+
+def _accelerator_limits(size: int, megabytes: int) -> dict[str, float]:
+  """Measure the limits of an accelerator; calls are queued, as in real use."""
+  import jax
+  import jax.numpy as jnp
+
+  key, calls = jax.random.key(0), 10
+  long = jax.random.uniform(key, (megabytes * 2**20 // 4,))
+  square = jax.random.normal(key, (size, size))
+  total, product = jax.jit(jnp.sum), jax.jit(jnp.matmul)
+
+  def seconds(function, *operands):
+    def run():
+      jax.block_until_ready([function(*operands) for _ in range(calls)])
+
+    found = measure(Case(name="", ours=run), 5)
+    return found["candidates"]["ours"]["wall"]["min"] / calls
+
+  flops = 2 * size**3 / 1e9
+  half = square.astype(jnp.bfloat16)
+  return {
+    "read_gb_per_s": long.nbytes / seconds(total, long) / 1e9,
+    "gemm_gflop_per_s": flops / seconds(product, square, square),
+    "gemm_bfloat16_gflop_per_s": flops / seconds(product, half, half),
+  }
+
+
+def torch_device(torch: Any) -> str:
+  """Choose where PyTorch computes: on the accelerator if JAX does, and it can.
+
+  Args:
+    torch: The module.
+
+  Returns:
+    "cuda" or "cpu".
+  """
+  return "cuda" if on_accelerator() and torch.cuda.is_available() else "cpu"
+
+
+def torch_threads(torch: Any) -> list[int]:
+  """List the numbers of threads to try: one and all cores, where they count."""
+  if torch_device(torch) != "cpu":
+    return [1]
+  return sorted({1, cores()})
+
+
+def finish(torch: Any) -> None:
+  """Wait until PyTorch is done."""
+  if torch_device(torch) != "cpu":
+    torch.cuda.synchronize()
 
 
 def torch_or_none() -> Any:

@@ -49,14 +49,17 @@ def _case(rows: int, columns: int, block: int) -> harness.Case:
   torch = harness.torch_or_none()
   peers, note = {}, "torch is not installed"
   if torch:
-    operands = torch.from_numpy(w), torch.from_numpy(gram)
-    found = published(torch, *operands, block, SPARSITY).numpy()
+    device = harness.torch_device(torch)
+    operands = [torch.from_numpy(x).to(device) for x in (w, gram)]
+    found = published(torch, *operands, block, SPARSITY).cpu().numpy()
     differing = np.sum(np.asarray(ours().mask) != (found != 0))
     note = f"masks differ in {differing} of {w.size} entries"
 
     def theirs() -> Any:
       torch.set_num_threads(harness.cores())
-      return published(torch, *operands, block, SPARSITY)
+      pruned = published(torch, *operands, block, SPARSITY)
+      harness.finish(torch)
+      return pruned
 
     peers = {"torch, as published": theirs}
   flops = columns**3 / 3 + 2 * rows * columns**2
@@ -89,7 +92,7 @@ def published(
   dead = torch.diagonal(gram) == 0
   gram[dead, dead] = 1
   w[:, dead] = 0
-  every = torch.arange(columns)
+  every = torch.arange(columns, device=w.device)
   gram[every, every] += DAMPING * torch.mean(torch.diagonal(gram))
   inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
   upper = torch.linalg.cholesky(inverse, upper=True)

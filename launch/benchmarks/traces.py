@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import attribution, spade
 from effjax import models as networks
-from effjax import spade
 from effjax.spade import planning
 from launch.benchmarks import harness, models, solvers
 
@@ -28,11 +28,58 @@ def cases(quick: bool) -> list[harness.Case]:
     quick: Use a small network and few copies.
 
   Returns:
-    A case.
+    A case for a network with a peer, and one for pictures.
   """
   if quick:
-    return [_case("ResNet of 2 blocks", (1, 1), 8, 16, 2)]
-  return [_case("ResNet-18", (2, 2, 2, 2), 64, 64, 32)]
+    case = _case("ResNet of 2 blocks", (1, 1), 8, 16, 2)
+    return [case, _pictures(1, 32, 2)]
+  many = 64 if harness.on_accelerator() else 1
+  return [
+    _case("ResNet-18", (2, 2, 2, 2), 64, 64, 32),
+    _pictures(many, 224, 8),
+  ]
+
+
+def _pictures(count: int, side: int, copies: int) -> harness.Case:
+  """Go from pictures to the saliency of the networks pruned for them."""
+  module = networks.EfficientNetLite()
+  x = jax.random.uniform(jax.random.key(0), (count, side, side, 3))
+  variables = jax.jit(module.init)(jax.random.key(1), x[:1])
+  capture = networks.capture(module, variables, train=False)
+  rules = [("stem_conv/kernel|.*depthwise_conv/kernel", None), (".*", SPARSITY)]
+  f = lambda params, x: capture(params, x)[0]
+
+  @jax.jit
+  def explain(params: Any, x: jax.Array) -> jax.Array:
+    def one(given: Any) -> jax.Array:
+      params, x = given
+      target = jnp.argmax(f(params, x[None]), axis=1)
+      return attribution.saliency(f, params, x[None], target)[0]
+
+    return jax.lax.map(one, (params, x))
+
+  def ours() -> Any:
+    pruned = spade.trace(
+      jax.random.key(2),
+      capture,
+      variables["params"],
+      x,
+      rules,
+      copies=copies,
+      preprocess=_normalise,
+    )
+    return jax.block_until_ready(explain(pruned, _normalise(x)))
+
+  return harness.Case(
+    name=f"from {count} picture{'s' * (count > 1)} to saliency by SPADE,"
+    f" EfficientNet-Lite0, {side}x{side}x3, {copies} copies of each",
+    ours=ours,
+    note="random weights; crops, trace, saliency; no peer",
+  )
+
+
+def _normalise(x: jax.Array) -> jax.Array:
+  return (255.0 * x - 127.0) / 128.0
 
 
 def _case(
@@ -70,13 +117,15 @@ def _case(
   peers, note = {}, "torch is not installed"
   if torch:
     torch.manual_seed(0)
+    device = harness.torch_device(torch)
     network = models.torch_resnet(torch, "imagenet", width, stages).eval()
-    batch = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    network = network.to(device)
+    batch = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
     peers = {
       f"torch, as published, {threads} thread{'s' * (threads > 1)}": (
         functools.partial(_published, torch, network, batch, threads)
       )
-      for threads in sorted({1, harness.cores()})
+      for threads in harness.torch_threads(torch)
     }
     note = "other random weights in PyTorch"
   flops = _flops(capture, variables["params"], on_device, rules)

@@ -1,0 +1,306 @@
+"""Dense layers that keep the low-rank path apart: x W + s (x A) B.
+
+Forming W + s A B in every step costs a matrix product more than keeping the two
+paths apart. A model offers this faster way by calling `dense` for its layers
+and taking from its caller a dict of parts, by the path of the kernel:
+
+    parts = adapters.parts(adapter, params, theta, fixed)
+    logits = model.apply(variables, tokens, parts=parts, key=key)
+
+    # Inside of the model, for each dense layer:
+    y = adapters.dense(x, kernel, parts.get(path), key=key, dropout=0.05)
+
+The kernel is [I, O], in whatever shape it is stored; a path without a part is a
+plain product. Of scanned layers, declared "bio", the arrays of a part begin
+with the axis of layers, and a scan takes a part for each. A function of theta
+that calls `parts` and the model has the gradients of `apply`; kernels that have
+a part get none.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from effjax.adapters.base import Adapter, Flat, Tree, recipe_of, shapes_of
+from effjax.adapters.quantized import dense_value
+
+# Nonzero weights whose gradients are gathered at a time.
+_CHUNK = 1024
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=[
+    "a",
+    "b",
+    "initial_a",
+    "initial_b",
+    "magnitude",
+    "values",
+    "indices",
+    "inputs",
+    "outputs",
+  ],
+  meta_fields=["scale"],
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+  """What an adapter does to one kernel [I, O], None for what it does not.
+
+  Attributes:
+    a: Low-rank factor [I, R].
+    b: Low-rank factor [R, O].
+    initial_a: Factor that is subtracted [I, R], of PiSSA and OLoRA.
+    initial_b: Factor that is subtracted [R, O].
+    magnitude: Norms of the columns [O], of DoRA.
+    values: Sparse weights [K].
+    indices: Their places in the matrix [I, O], int32 [K].
+    inputs: Factors of the inputs [I], of (IA)^3.
+    outputs: Factors of the outputs [O], of (IA)^3.
+    scale: Factor of the product A B.
+  """
+
+  a: jax.Array | None = None
+  b: jax.Array | None = None
+  initial_a: jax.Array | None = None
+  initial_b: jax.Array | None = None
+  magnitude: jax.Array | None = None
+  values: jax.Array | None = None
+  indices: jax.Array | None = None
+  inputs: jax.Array | None = None
+  outputs: jax.Array | None = None
+  scale: float = 1.0
+
+
+def parts(
+  adapter: Adapter, params: Tree, theta: Flat, fixed: Flat
+) -> dict[str, Part]:
+  """Split theta into what `dense` needs for each kernel.
+
+  Args:
+    adapter: An adapter.
+    params: The base; shapes will do.
+    theta: What is trained.
+    fixed: What is not.
+
+  Returns:
+    A part for each kernel, by its path.
+
+  Raises:
+    ValueError: If theta does not fit, or the adapter has no such form.
+  """
+  return recipe_of(adapter).plan(shapes_of(params)).parts(theta, fixed)
+
+
+def joined(one: Part, two: Part, path: str) -> Part:
+  """Unite what two adapters do to a kernel.
+
+  Args:
+    one: What the first does.
+    two: What the second does.
+    path: Path of the kernel, for the error.
+
+  Returns:
+    The part that does both.
+
+  Raises:
+    ValueError: If that is not the same as one after the other.
+  """
+  kinds = lambda part: {
+    name
+    for name in ("a", "magnitude", "values", "inputs", "outputs")
+    if getattr(part, name) is not None
+  }
+  if kinds(one) | kinds(two) != {"a", "values"} or kinds(one) & kinds(two):
+    raise ValueError(
+      f"two adapters of {path!r} have no factored form together, but for a"
+      " low-rank and a sparse one; use apply"
+    )
+  low, sparse = (one, two) if one.a is not None else (two, one)
+  return dataclasses.replace(low, values=sparse.values, indices=sparse.indices)
+
+
+def dense(
+  x: jax.Array,
+  kernel: Any,
+  part: Part | None = None,
+  *,
+  key: jax.Array | None = None,
+  dropout: float = 0.0,
+  gradient: str = "dense",
+  precision: Any = None,
+) -> jax.Array:
+  """Multiply inputs with an adapted kernel without forming W + s A B.
+
+  Args:
+    x: Inputs [..., I].
+    kernel: The frozen kernel [I, O], quantised if you like.
+    part: What the adapter does to it; None for the plain product, which has
+      gradients for the kernel too.
+    key: Typed random key for dropout.
+    dropout: Share of the inputs of the low-rank path that is dropped.
+    gradient: How the gradient of sparse values is found: "dense" gathers it
+      from that of the whole kernel, "gathered" multiplies the rows of inputs
+      and outputs that belong to each value.
+    precision: Of the products, as in `jax.numpy.matmul`.
+
+  Returns:
+    The outputs [..., O] in the type of x.
+
+  Raises:
+    ValueError: If shapes do not fit, or there is dropout and no key.
+
+  >>> part = Part(a=jnp.ones((3, 1)), b=jnp.ones((1, 2)), scale=0.5)
+  >>> dense(jnp.ones((1, 3)), jnp.zeros((3, 2)), part).tolist()
+  [[1.5, 1.5]]
+  """
+  kernel = dense_value(kernel)
+  if kernel.ndim != 2 or x.shape[-1:] != kernel.shape[:1]:
+    raise ValueError(
+      f"dense multiplies inputs [..., I] with a kernel [I, O], got shapes"
+      f" {x.shape} and {kernel.shape}"
+    )
+  product = functools.partial(_product, precision=precision)
+  if part is None:
+    return product(x, kernel).astype(x.dtype)
+  kernel = jax.lax.stop_gradient(kernel)
+  if part.inputs is not None:
+    x = x * part.inputs.astype(x.dtype)
+  if part.values is not None:
+    if gradient not in ("dense", "gathered"):
+      raise ValueError(
+        f"gradient={gradient!r} is neither 'dense' nor 'gathered'"
+      )
+    y = _sparse_product(
+      x, kernel, part.values, part.indices, gradient, precision
+    )
+  else:
+    y = product(x, kernel)
+  if part.a is not None:
+    y = y + _low_rank(x, part.a, part.b, part.scale, key, dropout, product)
+  if part.initial_a is not None:
+    y = y - _low_rank(
+      x, part.initial_a, part.initial_b, part.scale, None, 0.0, product
+    )
+  if part.magnitude is not None:
+    y = y * column_factors(part.magnitude, _column_norms(kernel, part), y.dtype)
+  if part.outputs is not None:
+    y = y * part.outputs.astype(y.dtype)
+  return y.astype(x.dtype)
+
+
+def column_factors(
+  magnitude: jax.Array, norms: jax.Array, dtype: Any = None
+) -> jax.Array:
+  """Return what columns are multiplied with to have given norms.
+
+  The norms are constants for gradients (DoRA, Liu et al. 2024, arXiv
+  2402.09353, section 4.3). A column of zeros keeps the factor 1.
+
+  Args:
+    magnitude: The norms that are wanted [..., O].
+    norms: Those that there are [..., O].
+    dtype: Type of the result, by default that of the norms.
+
+  Returns:
+    The factors [..., O].
+  """
+  norms = jax.lax.stop_gradient(norms)
+  zero = norms == 0
+  factors = magnitude.astype(norms.dtype) / jnp.where(zero, 1, norms)
+  return jnp.where(zero, 1, factors).astype(dtype or norms.dtype)
+
+
+def _product(x: jax.Array, y: jax.Array, *, precision: Any) -> jax.Array:
+  dtype = jnp.promote_types(x.dtype, jnp.float32)
+  return jnp.matmul(
+    x,
+    y.astype(x.dtype),
+    precision=precision,
+    preferred_element_type=dtype,
+  )
+
+
+def _low_rank(x, a, b, scale, key, dropout, product):
+  """Compute s (drop(x) A) B."""
+  if dropout:
+    if key is None:
+      raise ValueError(f"dropout={dropout} needs key=, a typed random key")
+    kept = jax.random.bernoulli(key, 1 - dropout, x.shape)
+    x = jnp.where(kept, x / (1 - dropout), jnp.zeros((), x.dtype))
+  return scale * product(product(x, a).astype(x.dtype), b)
+
+
+def _column_norms(kernel: jax.Array, part: Part) -> jax.Array:
+  """Compute the norms of the columns of V = W + s A B, which is not formed.
+
+  By column |V|^2 = |W|^2 + 2 s sum(A'W * B) + s^2 sum((A'A) B * B).
+  """
+  wide = lambda m: jax.lax.stop_gradient(
+    m.astype(jnp.promote_types(m.dtype, jnp.float32))
+  )
+  exact = functools.partial(jnp.matmul, precision="highest")
+  w = wide(kernel)
+  a, b = wide(part.a), part.scale * wide(part.b)
+  if part.initial_a is not None:
+    a = jnp.concatenate([a, wide(part.initial_a)], axis=1)
+    b = jnp.concatenate([b, -part.scale * wide(part.initial_b)])
+  cross = 2 * exact(a.T, w) + exact(exact(a.T, a), b)
+  squares = jnp.sum(w * w, axis=0) + jnp.sum(cross * b, axis=0)
+  return jnp.sqrt(jnp.maximum(squares, 0))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _sparse_product(x, kernel, values, indices, gradient, precision):
+  """Multiply x [..., I] with W + S, where S has values at flat indices."""
+  del gradient
+  return _product(x, _filled(kernel, values, indices), precision=precision)
+
+
+def _filled(kernel, values, indices):
+  rows, columns = _places(kernel, indices)
+  return kernel.at[rows, columns].add(values.astype(kernel.dtype))
+
+
+def _places(kernel, indices):
+  width = jnp.asarray(kernel.shape[1], indices.dtype)
+  return indices // width, indices % width
+
+
+def _sparse_product_fwd(x, kernel, values, indices, gradient, precision):
+  y = _sparse_product(x, kernel, values, indices, gradient, precision)
+  return y, (x, kernel, values, indices)
+
+
+def _sparse_product_bwd(gradient, precision, residuals, dy):
+  x, kernel, values, indices = residuals
+  dy = dy.astype(x.dtype)
+  filled = _filled(kernel, values, indices)
+  dx = _product(dy, filled.T, precision=precision).astype(x.dtype)
+  rows, columns = _places(kernel, indices)
+  flat_x, flat_dy = (z.reshape(-1, z.shape[-1]) for z in (x, dy))
+  if gradient == "dense":
+    whole = _product(flat_x.T, flat_dy, precision=precision)
+    slopes = whole[rows, columns]
+  else:
+    slopes = _gathered(flat_x.T, flat_dy.T, rows, columns)
+  # The kernel is a constant; zeros are not even formed.
+  return dx, None, slopes.astype(values.dtype), None
+
+
+def _gathered(x, dy, rows, columns):
+  """Compute sum_t x[row, t] dy[column, t] for many pairs, some at a time."""
+  count = rows.size
+  chunk = min(_CHUNK, max(count, 1))
+  pad = lambda index: jnp.pad(index, (0, -count % chunk)).reshape(-1, chunk)
+  dtype = jnp.promote_types(x.dtype, jnp.float32)
+  some = lambda pair: jnp.einsum(
+    "kt,kt->k", x[pair[0]], dy[pair[1]], preferred_element_type=dtype
+  )
+  return jax.lax.map(some, (pad(rows), pad(columns))).reshape(-1)[:count]
+
+
+_sparse_product.defvjp(_sparse_product_fwd, _sparse_product_bwd)

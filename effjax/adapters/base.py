@@ -147,7 +147,7 @@ def wide_type(leaf: Any) -> Any:
   Returns:
     float32 or wider.
   """
-  return jnp.promote_types(leaf.dtype, jnp.float32)
+  return leaf.dtype if jnp.finfo(leaf.dtype).bits > 32 else jnp.float32
 
 
 def shapes_of(params: Tree) -> Tree:

@@ -25,8 +25,8 @@ from effjax.adapters.factored import Part, joined
 def chain(*adapters: Adapter) -> Adapter:
   """Apply adapters one after the other.
 
-  Each changes what those before it made; kernels are rounded to their type once,
-  at the end.
+  Each changes what those before it made; kernels are rounded to their type
+  once, at the end.
 
   Args:
     *adapters: The adapters, which may change the same kernels.

@@ -24,7 +24,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from effjax.adapters.base import Adapter, Flat, Tree, recipe_of, shapes_of
+from effjax.adapters.base import (
+  Adapter,
+  Flat,
+  Tree,
+  recipe_of,
+  shapes_of,
+  wide_type,
+  widen,
+)
 from effjax.adapters.quantized import dense_value
 
 # Nonzero weights whose gradients are gathered at a time.
@@ -168,7 +176,7 @@ def dense(
     return product(x, kernel).astype(x.dtype)
   kernel = jax.lax.stop_gradient(kernel)
   if part.inputs is not None:
-    x = x * part.inputs.astype(x.dtype)
+    x = _scaled(x, part.inputs)
   if part.values is not None:
     if gradient not in ("dense", "gathered"):
       raise ValueError(
@@ -186,15 +194,19 @@ def dense(
       x, part.initial_a, part.initial_b, part.scale, None, 0.0, product
     )
   if part.magnitude is not None:
-    y = y * column_factors(part.magnitude, _column_norms(kernel, part), y.dtype)
+    norms = _column_norms(kernel, part)
+    y = _scaled(y, column_factors(part.magnitude, norms))
   if part.outputs is not None:
-    y = y * part.outputs.astype(y.dtype)
+    y = _scaled(y, part.outputs)
   return y.astype(x.dtype)
 
 
-def column_factors(
-  magnitude: jax.Array, norms: jax.Array, dtype: Any = None
-) -> jax.Array:
+def _scaled(x: jax.Array, factors: jax.Array) -> jax.Array:
+  """Multiply x [..., C] with factors [C]."""
+  return x * jnp.expand_dims(factors.astype(x.dtype), tuple(range(x.ndim - 1)))
+
+
+def column_factors(magnitude: jax.Array, norms: jax.Array) -> jax.Array:
   """Return what columns are multiplied with to have given norms.
 
   The norms are constants for gradients (DoRA, Liu et al. 2024, arXiv
@@ -203,7 +215,6 @@ def column_factors(
   Args:
     magnitude: The norms that are wanted [..., O].
     norms: Those that there are [..., O].
-    dtype: Type of the result, by default that of the norms.
 
   Returns:
     The factors [..., O].
@@ -211,16 +222,15 @@ def column_factors(
   norms = jax.lax.stop_gradient(norms)
   zero = norms == 0
   factors = magnitude.astype(norms.dtype) / jnp.where(zero, 1, norms)
-  return jnp.where(zero, 1, factors).astype(dtype or norms.dtype)
+  return jnp.where(zero, 1, factors)
 
 
 def _product(x: jax.Array, y: jax.Array, *, precision: Any) -> jax.Array:
-  dtype = jnp.promote_types(x.dtype, jnp.float32)
   return jnp.matmul(
     x,
     y.astype(x.dtype),
     precision=precision,
-    preferred_element_type=dtype,
+    preferred_element_type=wide_type(x),
   )
 
 
@@ -239,9 +249,7 @@ def _column_norms(kernel: jax.Array, part: Part) -> jax.Array:
 
   By column |V|^2 = |W|^2 + 2 s sum(A'W * B) + s^2 sum((A'A) B * B).
   """
-  wide = lambda m: jax.lax.stop_gradient(
-    m.astype(jnp.promote_types(m.dtype, jnp.float32))
-  )
+  wide = lambda m: jax.lax.stop_gradient(widen(m))
   exact = functools.partial(jnp.matmul, precision="highest")
   w = wide(kernel)
   a, b = wide(part.a), part.scale * wide(part.b)
@@ -296,9 +304,11 @@ def _gathered(x, dy, rows, columns):
   count = rows.size
   chunk = min(_CHUNK, max(count, 1))
   pad = lambda index: jnp.pad(index, (0, -count % chunk)).reshape(-1, chunk)
-  dtype = jnp.promote_types(x.dtype, jnp.float32)
   some = lambda pair: jnp.einsum(
-    "kt,kt->k", x[pair[0]], dy[pair[1]], preferred_element_type=dtype
+    "kt,kt->k",
+    x[pair[0]],
+    dy[pair[1]],
+    preferred_element_type=wide_type(x),
   )
   return jax.lax.map(some, (pad(rows), pad(columns))).reshape(-1)[:count]
 

@@ -47,10 +47,10 @@ def resolve(layout: Layout, name: str, shape: Sequence[int]) -> str:
     word = (_TRANSPOSED if transposed else _DEFAULTS).get(len(shape))
     if word is None:
       raise ValueError(
-        f"{name!r} has shape {tuple(shape)}, and it is not known which axes are"
-        f" inputs and outputs; say so with layout=[({re.escape(name)!r}, word)],"
-        " a letter for each axis: 'bio' for stacked [L, I, O], 'ioo' for"
-        " attention [D, H, K], 'iio' for its output [H, K, D]"
+        f"{name!r} has shape {tuple(shape)}, and it is not known which axes"
+        f" are inputs and outputs; say so with layout=[({re.escape(name)!r},"
+        " word)], a letter for each axis: 'bio' for stacked [L, I, O], 'ioo'"
+        " for attention [D, H, K], 'iio' for its output [H, K, D]"
       )
   if len(word) != len(shape):
     raise ValueError(
@@ -82,8 +82,8 @@ def declared(layout: Layout, name: str) -> str | None:
     set(word) - set("bio") or "i" not in word or "o" not in word
   ):
     raise ValueError(
-      f"the layout {word!r} of {name!r} is not a word of i (inputs), o (outputs)"
-      " and b (stacked), such as 'io' or 'bio'"
+      f"the layout {word!r} of {name!r} is not a word of i (inputs), o"
+      " (outputs) and b (stacked), such as 'io' or 'bio'"
     )
   return word
 

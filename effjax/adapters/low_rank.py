@@ -235,13 +235,11 @@ class _LowRank:
     theta, fixed = {}, {}
     for path, leaf in leaves.items():
       word, rank = self.word(path, leaf), ranks[path]
-      if self.decomposed or self.fixed_roles:
-        wide = widen(jnp.asarray(dense_value(leaf)))
-        matrix = layouts.to_matrix(wide, word)
-        if self.decomposed:
-          theta[key_of(path, "magnitude")] = _norms(matrix)
+      if self.decomposed:
+        theta[key_of(path, "magnitude")] = _norms(_matrix(leaf, word))
       if self.fixed_roles:
-        a, b = _INITIAL_FROM[self.initial](matrix, rank, scales[path])
+        begin = _INITIAL_FROM[self.initial]
+        a, b = begin(_matrix(leaf, word), rank, scales[path])
         # The two must not share memory: theta may be donated.
         fixed[key_of(path, "initial_a")] = a.copy()
         fixed[key_of(path, "initial_b")] = b.copy()
@@ -321,6 +319,10 @@ def _check_shapes(arrays, path, word, shape):
         f"{key_of(path, role)!r} has shape {x.shape}; {wanted} is wanted for a"
         f" kernel of shape {tuple(shape)} and layout {word!r}"
       )
+
+
+def _matrix(leaf: Any, word: str) -> jax.Array:
+  return layouts.to_matrix(widen(jnp.asarray(dense_value(leaf))), word)
 
 
 def _norms(matrix: jax.Array) -> jax.Array:

@@ -206,7 +206,7 @@ def dense_value(leaf: Any) -> Any:
 
 
 def _scales(leaf: Quantized) -> jax.Array:
-  if leaf.scale_scales is None:
+  if leaf.scale_scales is None or leaf.offset is None:
     return leaf.scales
   scales = leaf.scales.astype(jnp.float32) * leaf.scale_scales + leaf.offset
   return scales.reshape(-1, 1)[: leaf.codes.shape[0]]

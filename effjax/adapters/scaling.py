@@ -37,8 +37,8 @@ def ia3(
 
   (IA)^3 (Liu et al. 2022, arXiv 2205.05638, section 3.3) scales keys, values
   and the inner activations of feed-forward layers: outputs of the kernels of
-  keys and values, inputs of the kernel that follows the activations. The factors
-  begin as 1, and kernels unchanged bit for bit. A bias is not scaled.
+  keys and values, inputs of the kernel that follows the activations. The
+  factors begin as 1, and kernels unchanged bit for bit. A bias is not scaled.
 
   Args:
     scaled: "outputs" or "inputs"; or rules (regular expression, one of them).

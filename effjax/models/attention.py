@@ -21,13 +21,17 @@ class Shared:
 
   Attributes:
     rotation: cosines and sines, see `rotation`.
-    mask: who sees whom [B, S, T]; None where everybody sees what comes before.
+    mask: which of the S tokens see each other [B, S, S]; None where they see
+      what comes before them.
+    held_mask: which of the T slots of a cache they see [B, S, T]; None where
+      there is no cache, or nothing in it.
     start: first slot of the cache to write; None without a cache.
     implementation: see `attend`.
   """
 
   rotation: tuple[jax.Array, jax.Array]
   mask: jax.Array | None
+  held_mask: jax.Array | None
   start: jax.Array | None
   implementation: str = dataclasses.field(metadata={"static": True})
 
@@ -73,11 +77,11 @@ def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 
 def visible(positions: jax.Array, held: jax.Array) -> jax.Array:
-  """Say which slots of a cache tokens see: those not after them.
+  """Say which other tokens some tokens see: those not after them.
 
   Args:
     positions: Position of each token that asks [B, S].
-    held: Position of the token in each slot [B, T], -1 if there is none.
+    held: Position of each that is asked [B, T], -1 if there is none.
 
   Returns:
     Bools [B, S, T].
@@ -114,10 +118,10 @@ def attend(
     key: Rotated keys [B, S, K, D].
     value: Values [B, S, K, D].
     stored: Keys and values [B, K, T, D] of the cache, or None.
-    shared: Mask, slot and implementation. Without a cache "rows" multiplies
-      the queries that share a key as rows of one matrix, "xla" and "cudnn" are
-      those of `jax.nn.dot_product_attention`; "auto" is "rows" on the CPU,
-      "cudnn" for 16 bits on a GPU, else "xla".
+    shared: Masks, slot and implementation. Where nothing is read from a cache,
+      "rows" multiplies the queries that share a key as rows of one matrix,
+      "xla" and "cudnn" are those of `jax.nn.dot_product_attention`; "auto" is
+      "rows" on the CPU, "cudnn" for 16 bits on a GPU, else "xla".
 
   Returns:
     Values [B, S, H D], and the cache's keys and values with the new ones.
@@ -130,30 +134,35 @@ def attend(
       f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got"
       f" {shared.implementation!r}."
     )
-  batch, length = query.shape[:2]
-  if stored is None:
-    chosen = _chosen(shared.implementation, query.dtype)
-    if chosen != "rows":
-      y = jax.nn.dot_product_attention(
-        query,
-        key,
-        value,
-        mask=None if shared.mask is None else shared.mask[:, None],
-        is_causal=shared.mask is None,
-        implementation=chosen,
-      )
-      return y.reshape(batch, length, -1), None
   keys, values = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
-  mask = shared.mask
-  if stored is not None:
-    zero = jnp.int32(0)
-    place = (zero, zero, shared.start, zero)
-    keys = jax.lax.dynamic_update_slice(stored[0], keys, place)
-    values = jax.lax.dynamic_update_slice(stored[1], values, place)
-    stored = keys, values
-  elif mask is None:
-    mask = jnp.tril(jnp.ones((1, length, length), bool))
-  return _rows(query, keys, values, mask), stored
+  chosen = _chosen(shared.implementation, query.dtype)
+  if shared.held_mask is None and chosen != "rows":
+    y = jax.nn.dot_product_attention(
+      query,
+      key,
+      value,
+      mask=None if shared.mask is None else shared.mask[:, None],
+      is_causal=shared.mask is None,
+      implementation=chosen,
+    )
+    y = y.reshape(*y.shape[:2], -1)
+  else:
+    mask, length = shared.mask, query.shape[1]
+    if mask is None:
+      mask = jnp.tril(jnp.ones((1, length, length), bool))
+    asked = [(keys, values, mask)]
+    if shared.held_mask is not None:
+      asked.append((*stored, shared.held_mask))
+    y = _rows(query, asked)
+  if stored is None:
+    return y, None
+  # Only written here, and not read again: the slots change in place.
+  zero = jnp.int32(0)
+  place = (zero, zero, shared.start, zero)
+  return y, (
+    jax.lax.dynamic_update_slice(stored[0], keys, place),
+    jax.lax.dynamic_update_slice(stored[1], values, place),
+  )
 
 
 def _chosen(implementation: str, dtype: Any) -> Any:
@@ -165,22 +174,38 @@ def _chosen(implementation: str, dtype: Any) -> Any:
   return "rows" if backend == "cpu" else "xla"
 
 
-def _rows(query, keys, values, mask) -> jax.Array:
-  """Attend with all queries of a key as rows of one matrix."""
+def _rows(query: jax.Array, asked: Any) -> jax.Array:
+  """Attend with all queries of a key as rows of one matrix.
+
+  Args:
+    query: Queries [B, S, H, D].
+    asked: Keys and values [B, K, T, D] with their mask [B, S, T], once or more.
+
+  Returns:
+    Values [B, S, H D].
+  """
   batch, length, heads, size = query.shape
-  key_heads, slots = keys.shape[1:3]
-  group = heads // key_heads
-  rows = query.reshape(batch, length, key_heads, group, size)
+  key_heads = asked[0][0].shape[1]
+  rows = query.reshape(batch, length, key_heads, -1, size)
   rows = rows.transpose(0, 2, 3, 1, 4).reshape(batch, key_heads, -1, size)
   wide = jnp.promote_types(query.dtype, jnp.float32)
-  scores = jnp.einsum(
-    "bkrd,bktd->bkrt", rows, keys, preferred_element_type=wide
-  )
-  scores = scores.reshape(batch, key_heads, group, length, slots) * size**-0.5
-  # A row without anything to see, of padding, stays finite.
-  scores = jnp.where(mask[:, None, None], scores, jnp.finfo(wide).min)
-  weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
-  weights = weights.reshape(batch, key_heads, -1, slots)
-  y = jnp.einsum("bkrt,bktd->bkrd", weights, values)
-  y = y.reshape(batch, key_heads, group, length, size)
+
+  def scores(keys, mask):
+    found = jnp.einsum(
+      "bkrd,bktd->bkrt", rows, keys, preferred_element_type=wide
+    )
+    found = found.reshape(batch, key_heads, -1, *mask.shape[1:]) * size**-0.5
+    # A row without anything to see, of padding, stays finite.
+    found = jnp.where(mask[:, None, None], found, jnp.finfo(wide).min)
+    return found.reshape(batch, key_heads, -1, mask.shape[2])
+
+  weights = [scores(keys, mask) for keys, _, mask in asked]
+  weights = jax.nn.softmax(jnp.concatenate(weights, axis=-1), axis=-1)
+  weights = weights.astype(query.dtype)
+  y, start = 0.0, 0
+  for _, values, mask in asked:
+    part = weights[..., start : start + mask.shape[2]]
+    start += mask.shape[2]
+    y = y + jnp.einsum("bkrt,bktd->bkrd", part, values)
+  y = y.reshape(batch, key_heads, heads // key_heads, length, size)
   return y.transpose(0, 3, 1, 2, 4).reshape(batch, length, -1)

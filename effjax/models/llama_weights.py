@@ -1,5 +1,6 @@
 """Weights of the Llama family, from GGUF files and from Hugging Face's."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -279,3 +280,55 @@ def unstack(params: Mapping[str, Any]) -> dict[str, Any]:
     for i in range(count)
   }
   return {**{k: v for k, v in params.items() if k != "layers"}, **split}
+
+
+def fuse(
+  module: llama.Llama, params: Mapping[str, Any]
+) -> tuple[llama.Llama, dict[str, Any]]:
+  """Lay kernels out as decoding one token after the other reads them fastest.
+
+  Query, key and value become one kernel, and so do gate and up; the kernel of
+  down is transposed, and a tied embedding gets a transposed copy as output
+  layer. Products of one row with these take four fifths of the time on a CPU.
+
+  Args:
+    module: The model, its layers not scanned.
+    params: Its parameters.
+
+  Returns:
+    The same model in that form, and its parameters.
+
+  Raises:
+    ValueError: If the layers are scanned or fused.
+  """
+  if module.scan_layers or module.fused:
+    raise ValueError(
+      "fuse needs a model whose layers are neither scanned nor fused; unstack"
+      " those that are scanned."
+    )
+  join = lambda layer, *names: {
+    "kernel": jnp.concatenate([layer[name]["kernel"] for name in names], 1)
+  }
+  made: dict[str, Any] = {"embed": params["embed"], "norm": params["norm"]}
+  made["head"] = (
+    {"kernel": jnp.transpose(params["embed"]["embedding"])}
+    if module.config.tied
+    else params["head"]
+  )
+  for i in range(module.config.layers):
+    name = f"layer_{i}"
+    layer = params[name]
+    made[name] = {
+      "attention_norm": layer["attention_norm"],
+      "mlp_norm": layer["mlp_norm"],
+      "attention": {
+        "query_key_value": join(layer["attention"], "query", "key", "value"),
+        "output": layer["attention"]["output"],
+      },
+      "mlp": {
+        "gate_up": join(layer["mlp"], "gate", "up"),
+        "down": {"kernel": jnp.transpose(layer["mlp"]["down"]["kernel"])},
+      },
+    }
+  config = dataclasses.replace(module.config, tied=False)
+  return module.clone(config=config, fused=True), made

@@ -6,7 +6,7 @@ lengths go together: no token sees padding.
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -108,15 +108,18 @@ def prefill(module, size, params, tokens, lengths, before, past, parts):
     The logits after each prompt [B, V], and the cache.
   """
   batch, length = tokens.shape
-  cache = llama.make_cache(
-    module.config,
-    batch,
-    size,
-    dtype=module.dtype,
-    scan_layers=module.scan_layers,
-  )
-  if before is not None:
-    cache = _placed(before, cache, module.scan_layers)
+  if before is not None and before.positions.shape == (batch, size):
+    cache = before
+  else:
+    cache = llama.make_cache(
+      module.config,
+      batch,
+      size,
+      dtype=module.dtype,
+      scan_layers=module.scan_layers,
+    )
+    if before is not None:
+      cache = _placed(before, cache, module.scan_layers)
   columns = jnp.arange(length, dtype=jnp.int32)[None]
   positions = jnp.where(columns < lengths[:, None], past + columns, -1)
   hidden, cache = module.apply(
@@ -133,22 +136,23 @@ def prefill(module, size, params, tokens, lengths, before, past, parts):
   return logits, cache
 
 
-def _placed(before: llama.Cache, cache: llama.Cache, scanned: bool) -> Any:
-  """Put what was read before into the first slots of every sequence."""
-  used = before.positions.shape[1]
-  batch = cache.positions.shape[0]
+def _placed(
+  before: llama.Cache, cache: llama.Cache, scanned: bool
+) -> llama.Cache:
+  """Put the cache of one sequence into the first slots of a larger one."""
+  batch, held = cache.positions.shape[0], before.positions.shape[1]
 
   def place(old, new):
     axis = 1 if scanned else 0
     shape = (*old.shape[:axis], batch, *old.shape[axis + 1 :])
-    return new.at[..., :used, :].set(jnp.broadcast_to(old, shape))
+    return new.at[..., :held, :].set(jnp.broadcast_to(old, shape))
 
-  positions = jnp.broadcast_to(before.positions, (batch, used))
+  positions = jnp.broadcast_to(before.positions, (batch, held))
   return llama.Cache(
     jax.tree.map(place, before.keys, cache.keys),
     jax.tree.map(place, before.values, cache.values),
-    cache.positions.at[:, :used].set(positions),
-    jnp.int32(used),
+    cache.positions.at[:, :held].set(positions),
+    before.used,
   )
 
 

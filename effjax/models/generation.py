@@ -60,10 +60,12 @@ class Prefix(NamedTuple):
   Attributes:
     tokens: the tokens.
     cache: what the model keeps of them, for one sequence.
+    used: slots of the cache that they take, padding included.
   """
 
   tokens: tuple[int, ...]
   cache: llama.Cache
+  used: int
 
 
 def read_prefix(
@@ -72,6 +74,7 @@ def read_prefix(
   tokens: Sequence[int],
   *,
   prefix: Prefix | None = None,
+  room: int = 0,
   parts: Mapping[str, Any] | None = None,
 ) -> Prefix:
   """Read what comes before prompts, once.
@@ -81,6 +84,9 @@ def read_prefix(
     params: Its parameters.
     tokens: The tokens, after those of `prefix`.
     prefix: What was read before.
+    room: Slots for what comes after. Where they suffice, one prompt is
+      continued without a copy of the cache in another size, and so by programs
+      that are compiled once for all lengths of the prefix.
     parts: As in `llama.Llama`.
 
   Returns:
@@ -92,18 +98,22 @@ def read_prefix(
   past = () if prefix is None else prefix.tokens
   _check(module.config, [tokens], len(past))
   padded, lengths = decoding.padded([tokens])
-  used = 0 if prefix is None else prefix.cache.positions.shape[1]
-  _, cache = decoding.prefill(
-    module,
-    used + padded.shape[1],
-    params,
-    padded,
-    lengths,
-    None if prefix is None else prefix.cache,
-    np.int32(len(past)),
-    parts,
+  _, cache, used = _read(module, params, padded, lengths, prefix, room, parts)
+  return Prefix((*past, *map(int, tokens)), cache, used)
+
+
+def _read(module, params, padded, lengths, prefix, room, parts) -> Any:
+  """Read prompts; returns logits, the cache, and how many slots are used."""
+  past, used, size, before = 0, 0, 0, None
+  if prefix is not None:
+    past, used, before = len(prefix.tokens), prefix.used, prefix.cache
+    size = before.positions.shape[1]
+  used += padded.shape[1]
+  size = max(size, decoding.slots(used + room))
+  logits, cache = decoding.prefill(
+    module, size, params, padded, lengths, before, np.int32(past), parts
   )
-  return Prefix((*past, *map(int, tokens)), cache)
+  return logits, cache, used
 
 
 def generate(
@@ -224,18 +234,20 @@ def stream(
   steps = functools.partial(
     _states, key, module, params, prompts, max_tokens, sampling, eos, prefix
   )
-  return _pieces(steps(parts), writers, every) if prompts else iter(())
+  if not prompts:
+    return iter(())
+  return _pieces(steps(parts), writers, every, max_tokens)
 
 
 def _pieces(
-  states: Any, writers: list[streaming.Writer], every: int
+  states: Any, writers: list[streaming.Writer], every: int, most: int
 ) -> Iterator[Piece]:
   """Yield what is new of each text until all are complete."""
   next(states)
-  made, limit = 0, every
+  made = 0
   while not all(writer.reason for writer in writers):
     done = np.array([writer.reason is not None for writer in writers])
-    tokens = states.send((limit, done))
+    tokens = states.send((min(made + every, most), done))
     for row, writer in enumerate(writers):
       if writer.reason is not None:
         continue
@@ -246,7 +258,6 @@ def _pieces(
         end = Generated(tuple(writer.tokens), writer.text, writer.reason)
       yield Piece(row, new, text, end)
     made = tokens.shape[1]
-    limit = made + every
 
 
 def _states(
@@ -258,19 +269,9 @@ def _states(
   no more of them, and it yields all tokens made so far [B, n].
   """
   padded, lengths = decoding.padded(prompts)
-  past, used, cache = 0, 0, None
-  if prefix is not None:
-    past, cache = len(prefix.tokens), prefix.cache
-    used = cache.positions.shape[1]
-  logits, cache = decoding.prefill(
-    module,
-    decoding.slots(used + padded.shape[1] + max_tokens),
-    params,
-    padded,
-    lengths,
-    cache,
-    np.int32(past),
-    parts,
+  past = () if prefix is None else prefix.tokens
+  logits, cache, _ = _read(
+    module, params, padded, lengths, prefix, max_tokens, parts
   )
   kind = decoding.Kind(
     greedy=sampling.temperature == 0,
@@ -288,14 +289,13 @@ def _states(
   )
   seen = np.zeros((len(prompts), module.config.vocabulary), bool)
   for row, prompt in enumerate(prompts):
-    seen[row, list(() if prefix is None else prefix.tokens)] = True
-    seen[row, list(prompt)] = True
+    seen[row, [*past, *prompt]] = True
   state = decoding.begin(
     kind,
     cache,
     logits,
     seen if kind.penalised else seen[:, :0],
-    past + lengths - 1,
+    len(past) + lengths - 1,
     numbers,
   )
   limit, done = yield

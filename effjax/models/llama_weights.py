@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax import tree
-from effjax.models import llama
+from effjax.models import llama, stored
 
 # What our leaves are called, outside and inside of a block.
 _GGUF = {
@@ -205,37 +204,22 @@ def load(
   module = llama.Llama(config)
   tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
   made = jax.eval_shape(module.init, jax.random.key(0), tokens)["params"]
-  paths = tree.names(made)
-  names = jax.tree.map(functools.partial(stored_name, form=form), paths)
-  known = set(jax.tree.leaves(names))
-  if config.tied:
-    known.add(_FORMATS[form][1]["head/kernel"])  # a copy of the embedding
-  rest = {
-    name for name in tensors if name not in known and "rotary" not in name
-  }
-  if rest:
-    raise ValueError(
-      f"The weights have {min(rest)!r}, for which a model of {config.layers}"
-      " layers has no place; they are of another model."
-    )
 
-  def take(path, name, leaf):
-    if name not in tensors:
-      raise ValueError(
-        f"The weights lack {name!r}; they are incomplete, or of another model."
-      )
-    value = np.asarray(tensors[name])
-    shape = leaf.shape[::-1] if path.endswith("kernel") else leaf.shape
-    if value.shape != shape:
-      raise ValueError(
-        f"{name!r} has the shape {list(value.shape)}, expected {list(shape)}."
-      )
+  def convert(path: str, value: np.ndarray) -> np.ndarray:
     if form == "gguf" and path.endswith(("query/kernel", "key/kernel")):
       value = _halves(value, config.head_size)
-    value = value.T if path.endswith("kernel") else value
-    return np.ascontiguousarray(value.astype(dtype, copy=False))
+    return stored.transposed(path, value)
 
-  return jax.tree.map(take, paths, names, made)
+  # A tied head is a copy of the embedding.
+  head = [_FORMATS[form][1]["head/kernel"]] if config.tied else []
+  return stored.fill(
+    made,
+    functools.partial(stored_name, form=form),
+    tensors,
+    convert=convert,
+    dtype=dtype,
+    unused=head,
+  )
 
 
 def _halves(value: np.ndarray, size: int) -> np.ndarray:

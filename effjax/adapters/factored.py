@@ -4,17 +4,18 @@ Forming W + s A B in every step costs a matrix product more than keeping the two
 paths apart. A model offers this faster way by calling `dense` for its layers
 and taking from its caller a dict of parts, by the path of the kernel:
 
-    parts = adapters.parts(adapter, params, theta, fixed)
-    logits = model.apply(variables, tokens, parts=parts, key=key)
+    parts = adapters.parts(adapter, params, theta, fixed, key=key, dropout=0.05)
+    logits = model.apply(variables, tokens, parts=parts)
 
     # Inside of the model, for each dense layer:
-    y = adapters.dense(x, kernel, parts.get(path), key=key, dropout=0.05)
+    y = adapters.dense(x, kernel, parts.get(path))
 
 The kernel is [I, O], in whatever shape it is stored; a path without a part is a
 plain product. Of scanned layers, declared "bio", the arrays of a part begin
 with the axis of layers, and a scan takes a part for each. A function of theta
 that calls `parts` and the model has the gradients of `apply`; kernels that have
-a part get none.
+a part get none. `models.llama.Llama(config, apply_part=adapters.dense)` is such
+a model.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from effjax import tree as trees
 from effjax.adapters.base import (
   Adapter,
   Flat,
@@ -51,8 +53,9 @@ _CHUNK = 1024
     "indices",
     "inputs",
     "outputs",
+    "key",
   ],
-  meta_fields=["scale"],
+  meta_fields=["scale", "dropout"],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
@@ -68,7 +71,9 @@ class Part:
     indices: Their places in the matrix [I, O], int32 [K].
     inputs: Factors of the inputs [I], of (IA)^3.
     outputs: Factors of the outputs [O], of (IA)^3.
+    key: Typed random key of dropout.
     scale: Factor of the product A B.
+    dropout: Share of the inputs that the low-rank path drops.
   """
 
   a: jax.Array | None = None
@@ -80,11 +85,19 @@ class Part:
   indices: jax.Array | None = None
   inputs: jax.Array | None = None
   outputs: jax.Array | None = None
+  key: jax.Array | None = None
   scale: float = 1.0
+  dropout: float = 0.0
 
 
 def parts(
-  adapter: Adapter, params: Tree, theta: Flat, fixed: Flat
+  adapter: Adapter,
+  params: Tree,
+  theta: Flat,
+  fixed: Flat,
+  *,
+  key: jax.Array | None = None,
+  dropout: float = 0.0,
 ) -> dict[str, Part]:
   """Split theta into what `dense` needs for each kernel.
 
@@ -93,14 +106,33 @@ def parts(
     params: The base; shapes will do.
     theta: What is trained.
     fixed: What is not.
+    key: Typed random key of dropout, another one in each step of training; each
+      kernel gets its own.
+    dropout: Share of the inputs that the low-rank path drops.
 
   Returns:
     A part for each kernel, by its path.
 
   Raises:
-    ValueError: If theta does not fit, or the adapter has no such form.
+    ValueError: If theta does not fit, the adapter has no such form, or there is
+      dropout and no key.
   """
-  return recipe_of(adapter).plan(shapes_of(params)).parts(theta, fixed)
+  if not 0 <= dropout < 1 or (dropout and key is None):
+    raise ValueError(
+      f"dropout={dropout} must lie in [0, 1) and needs key=, a typed random key"
+    )
+  plan = recipe_of(adapter).plan(shapes_of(params))
+  found = plan.parts(theta, fixed)
+  if not dropout or key is None:
+    return found
+  keys = trees.keys(key, dict.fromkeys(found, 0))
+  for path, part in found.items():
+    if part.a is not None:
+      # Stacked kernels need as many keys.
+      stacked = part.a.shape[:-2]
+      own = jax.random.split(keys[path], stacked) if stacked else keys[path]
+      found[path] = dataclasses.replace(part, key=own, dropout=dropout)
+  return found
 
 
 def joined(one: Part, two: Part, path: str) -> Part:
@@ -136,8 +168,6 @@ def dense(
   kernel: Any,
   part: Part | None = None,
   *,
-  key: jax.Array | None = None,
-  dropout: float = 0.0,
   gradient: str = "dense",
   precision: Any = None,
 ) -> jax.Array:
@@ -148,8 +178,6 @@ def dense(
     kernel: The frozen kernel [I, O], quantised if you like.
     part: What the adapter does to it; None for the plain product, which has
       gradients for the kernel too.
-    key: Typed random key for dropout.
-    dropout: Share of the inputs of the low-rank path that is dropped.
     gradient: How the gradient of sparse values is found: "dense" gathers it
       from that of the whole kernel, "gathered" multiplies the rows of inputs
       and outputs that belong to each value.
@@ -159,7 +187,7 @@ def dense(
     The outputs [..., O] in the type of x.
 
   Raises:
-    ValueError: If shapes do not fit, or there is dropout and no key.
+    ValueError: If shapes do not fit, or the name of the gradient is neither.
 
   >>> part = Part(a=jnp.ones((3, 1)), b=jnp.ones((1, 2)), scale=0.5)
   >>> dense(jnp.ones((1, 3)), jnp.zeros((3, 2)), part).tolist()
@@ -187,12 +215,12 @@ def dense(
     )
   else:
     y = product(x, kernel)
-  if part.a is not None:
-    y = y + _low_rank(x, part.a, part.b, part.scale, key, dropout, product)
-  if part.initial_a is not None:
-    y = y - _low_rank(
-      x, part.initial_a, part.initial_b, part.scale, None, 0.0, product
-    )
+  if part.a is not None and part.b is not None:
+    low = product(product(_dropped(x, part), part.a).astype(x.dtype), part.b)
+    y = y + part.scale * low
+  if part.initial_a is not None and part.initial_b is not None:
+    low = product(x, part.initial_a).astype(x.dtype)
+    y = y - part.scale * product(low, part.initial_b)
   if part.magnitude is not None:
     norms = _column_norms(kernel, part)
     y = _scaled(y, column_factors(part.magnitude, norms))
@@ -234,14 +262,11 @@ def _product(x: jax.Array, y: jax.Array, *, precision: Any) -> jax.Array:
   )
 
 
-def _low_rank(x, a, b, scale, key, dropout, product):
-  """Compute s (drop(x) A) B."""
-  if dropout:
-    if key is None:
-      raise ValueError(f"dropout={dropout} needs key=, a typed random key")
-    kept = jax.random.bernoulli(key, 1 - dropout, x.shape)
-    x = jnp.where(kept, x / (1 - dropout), jnp.zeros((), x.dtype))
-  return scale * product(product(x, a).astype(x.dtype), b)
+def _dropped(x: jax.Array, part: Part) -> jax.Array:
+  if not part.dropout or part.key is None:
+    return x
+  kept = jax.random.bernoulli(part.key, 1 - part.dropout, x.shape)
+  return jnp.where(kept, x / (1 - part.dropout), jnp.zeros((), x.dtype))
 
 
 def _column_norms(kernel: jax.Array, part: Part) -> jax.Array:

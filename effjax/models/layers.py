@@ -16,7 +16,7 @@ from effjax.models import products
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
-IMPLEMENTATIONS = ("auto", "products", "xla")
+IMPLEMENTATIONS = ("auto", "products", "patches", "xla")
 
 # N(0, sqrt(2 / (h * w * out))), He et al. 2015 (arXiv:1502.01852), eq. 14.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -69,8 +69,11 @@ def convolution(
     implementation: "xla" is `lax.conv_general_dilated`. "products" has fast
       gradients on the CPU, through matrix products; it has no forward-mode
       derivative (`jax.jvp`, `jax.jacfwd`; forward over reverse works), and
-      takes XLA's operation for groups other than 1 and I. "auto" chooses
-      products if the default backend is the CPU when this is traced.
+      takes XLA's operation for groups other than 1 and I. "patches" is one
+      product, fast for small images on accelerators and for models that are
+      mapped; it takes XLA's operation for groups. "auto" chooses by the default
+      backend when this is traced: products on the CPU, elsewhere patches where
+      those of an image are few numbers, and "xla".
 
   Returns:
     Images [N, H', W', O] of the dtype of x; sums are float32 or wider on the
@@ -103,12 +106,17 @@ def convolution(
   strides = _pair(strides, "strides")
   pads = _pads(padding, x.shape[1:3], kernel.shape[:2], strides)
   if implementation == "auto":
-    on_cpu = jax.default_backend() == "cpu"
-    implementation = "products" if on_cpu else "xla"
+    if jax.default_backend() == "cpu":
+      implementation = "products"
+    else:
+      small = products.has_small_patches(x, kernel, strides, pads)
+      implementation = "patches" if small else "xla"
   if implementation == "products" and groups == 1:
     return products.convolution(x, kernel, strides, pads)
   if implementation == "products" and groups == x.shape[3] == kernel.shape[3]:
     return products.depthwise(x, kernel, strides, pads)
+  if implementation == "patches" and groups == 1:
+    return products.by_patches(x, kernel, strides, pads)
   return products.xla(x, kernel, strides, pads, groups)
 
 

@@ -33,7 +33,7 @@ def cases(quick: bool) -> list[harness.Case]:
   if quick:
     case = _case("ResNet of 2 blocks", (1, 1), 8, 16, 2)
     return [case, _pictures(1, 32, 2)]
-  many = 64 if harness.on_accelerator() else 1
+  many = 32 if harness.on_accelerator() else 1
   return [
     _case("ResNet-18", (2, 2, 2, 2), 64, 64, 32),
     _pictures(many, 224, 8),

@@ -67,11 +67,10 @@ def _assert_close(actual, expected, tolerance):
 def test_products_equal_xla(image, window, strides, padding, inputs, outputs):
   operands = _operands(image, window, inputs, outputs, batch=8)
   options = {"strides": strides, "padding": padding}
-  _assert_close(
-    _value_and_gradients("products", *operands, **options),
-    _value_and_gradients("xla", *operands, **options),
-    1e-6,
-  )
+  expected = _value_and_gradients("xla", *operands, **options)
+  for implementation in ("products", "patches"):
+    found = _value_and_gradients(implementation, *operands, **options)
+    _assert_close(found, expected, 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +219,7 @@ def test_initialisation_has_the_stated_deviation():
     ({"padding": (1, 2, 3)}, "padding must be"),
     ({"strides": 0}, "strides must be"),
     ({"groups": 3}, "do not fit"),
-    ({"implementation": "fast"}, "auto, products, xla"),
+    ({"implementation": "fast"}, "auto, products, patches, xla"),
   ],
 )
 def test_mistakes_are_named(options, message):

@@ -150,6 +150,48 @@ def test_chunks_do_not_matter(net, traced):
   )
 
 
+def test_examples_that_go_together_do_not_matter(net, traced, monkeypatch):
+  # As on an accelerator; the last group begins with an example of the first.
+  _, variables, capture, x = net
+  chunk = planning._chunk
+  monkeypatch.setattr(planning, "_chunk", lambda *args: (chunk(*args)[0], 2))
+  done = []
+  pruned = spade.trace(
+    jax.random.key(2),
+    capture,
+    variables["params"],
+    jnp.concatenate([x, x[:1]]),
+    RULES,
+    copies=5,
+    augment=augment,
+    progress=lambda *numbers: done.append(numbers),
+  )
+  jax.tree.map(
+    lambda found, alone: np.testing.assert_allclose(
+      found[:2], alone, atol=2e-5
+    ),
+    pruned,
+    traced[0],
+  )
+  assert done == [(2, 3), (3, 3)]
+  with pytest.raises(ValueError, match="'conv/kernel' are zero"):
+    spade.trace(
+      jax.random.key(2),
+      lambda params, x: (
+        capture(params, x)[0],
+        {
+          "conv/kernel": capture(params, x)[1]["conv/kernel"] * x[:, :1, :1, :1]
+        },
+      ),
+      variables["params"],
+      jnp.stack([jnp.ones_like(x[0]), jnp.zeros_like(x[0])]),
+      CONV_ONLY,
+      copies=2,
+      augment=None,
+      layers=capture.layers(variables["params"], x[:1]),
+    )
+
+
 def test_jit_and_a_single_example_agree(net, traced):
   _, variables, capture, x = net
 

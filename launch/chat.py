@@ -42,10 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt:
     print("chat: stopped", file=sys.stderr)
     return 128 + signal.SIGINT
-  except (OSError, ValueError) as error:
+  except (ModuleNotFoundError, OSError, ValueError) as error:
     if options.debug:
       raise
-    print(f"chat: {error}", file=sys.stderr)
+    missing = isinstance(error, ModuleNotFoundError)
+    hint = "; pip install 'effjax[language]' brings it" if missing else ""
+    print(f"chat: {error}{hint}", file=sys.stderr)
     return 2
 
 

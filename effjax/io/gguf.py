@@ -123,7 +123,7 @@ def parse(content: Any, place: str = "the GGUF file") -> File:
     return _file(reader)
   except EOFError as error:
     raise ValueError(f"{place} is truncated: {error}.") from error
-  except (ValueError, OverflowError) as error:
+  except (ValueError, OverflowError, RecursionError) as error:
     raise ValueError(f"{place} is not a GGUF file: {error}.") from error
   except ggml_blocks.UnknownKindError as error:
     raise ValueError(f"{place} cannot be read: {error}.") from error

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from effjax import tree
-from effjax.models import attention, llama_layers
+from effjax.models import attention, llama_layers, products
 from effjax.models.llama_layers import Config
 
 _KERNELS = (
@@ -227,13 +227,13 @@ class Llama(nn.Module):
     """Return the logits [..., V] of normalised hidden states [..., W]."""
     if not self.config.tied:
       logits = self.head(hidden, (parts or {}).get("head/kernel"))
-      return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+      return logits.astype(products.wide(logits.dtype))
     table = self.embed.embedding.astype(hidden.dtype)
     return jax.lax.dot_general(
       hidden,
       table,
       (((hidden.ndim - 1,), (1,)), ((), ())),
-      preferred_element_type=jnp.promote_types(hidden.dtype, jnp.float32),
+      preferred_element_type=products.wide(hidden.dtype),
     )
 
   def _shared(self, positions, mask, held=None, start=None):

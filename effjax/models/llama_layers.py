@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from effjax.models import attention
+from effjax.models import attention, products
 
 normal_init = nn.initializers.normal(0.02)
 
@@ -137,7 +137,7 @@ class RMSNorm(nn.Module):
     """Normalise x [..., W]; the statistics are float32 or wider."""
     ones = nn.initializers.ones
     scale = self.param("scale", ones, x.shape[-1:], self.param_dtype)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(products.wide(x.dtype))
     square = jnp.mean(jnp.square(wide), -1, keepdims=True)
     x = (wide * jax.lax.rsqrt(square + self.epsilon)).astype(self.dtype)
     # Rank promotion is spelt out; every model here is [B, S, W].

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shlex
 
 import jax
@@ -10,8 +11,15 @@ import pytest
 
 from configs.bias import celeba_common
 from effjax import models, pruning, tree
+from effjax.models import efficientnet
 from effjax.studies.bias import optimizers
-from effjax.studies.spade import arms, explanations, measures, patches
+from effjax.studies.spade import (
+  arms,
+  examiner,
+  explanations,
+  networks,
+  patches,
+)
 from effjax.studies.spade.patches import Patch
 from launch import configuring, run, sweep
 
@@ -62,7 +70,7 @@ def test_spade_loads(argument):
   assert (
     {"dense", "fast_spade"} <= set(config.arms) <= known == set(arms.TITLES)
   )
-  assert measures.tuned_by(config.methods)
+  assert examiner.tuned_by(config.methods)
   made = explanations.methods(
     config.methods, layer=config.cam_layer, side=28, samples=config.samples
   )
@@ -81,6 +89,45 @@ def test_spade_loads(argument):
   assert max(config.calibration_each, config.each) >= config.exact_each
   seeds = {"": (0, 1, 2), ":seeds=4": (4,)}
   assert config.seeds == seeds.get(argument, (0,))
+
+
+@pytest.mark.parametrize("argument", ["", ":quick", ":miniature", ":seeds=4"])
+def test_spade_of_photographs_loads(argument):
+  config = configuring.load(
+    f"configs/spade/photographs.py{argument}", [("together", "2")]
+  )
+  assert config.study in run.STUDIES
+  json.dumps(config.to_dict())
+  assert config.together == 2
+  assert {"dense", "fast_spade"} <= set(config.arms) <= {*arms.SOLVERS, "dense"}
+  assert config.model.name in networks.MODELS
+  explanations.methods(
+    config.methods, layer=config.cam_layer, side=32, samples=config.samples
+  )
+  shapes = jax.eval_shape(
+    efficientnet.EfficientNetLite().init,
+    jax.random.key(0),
+    jnp.zeros((1, 32, 32, 3)),
+  )["params"]
+  pruned = [
+    name
+    for name in jax.tree.leaves(tree.names(shapes))
+    if name.endswith("kernel") and not re.search("stem|depthwise", name)
+  ]
+  for name in pruned:
+    assert sum(bool(re.fullmatch(p, name)) for p in config.layers) == 1, name
+  assert config.cam_layer in pruned
+  for patch in config.patches:
+    assert Patch(*patch).glyph in patches.GLYPHS
+    assert Patch(*patch).size <= config.data.side // 4
+  assert len({patch[2] for patch in config.patches}) == len(config.patches)
+  # Groups are full: nothing is explained twice.
+  made = configuring.load(f"configs/spade/photographs.py{argument}")
+  for name in ("each", "calibration_each", "exact_each", "ablation_each"):
+    assert len(made.patches) * made[name] % made.together == 0
+  assert made.clean_images % made.together == 0
+  seeds = {"": (0, 1, 2), ":seeds=4": (4,)}
+  assert made.seeds == seeds.get(argument, (0,))
 
 
 def test_small_studies_of_spade_are_smaller():

@@ -41,14 +41,18 @@ class Subject(NamedTuple):
   """A network that is explained.
 
   Attributes:
-    f: `(params, normalised images) -> logits`.
-    capture: The same, with the inputs of layers.
+    f: `(params, its inputs) -> logits`.
+    capture: `(params, images from -1 to 1) -> logits` and the inputs of layers.
     params: Its parameters.
+    normalise: From pixels 0..1 [N, H, W, C] to its inputs.
+    kept: Patterns of the kernels that are never pruned.
   """
 
   f: Callable
   capture: Callable
   params: Any
+  normalise: Callable[[jax.Array], jax.Array] = trojans.normalise
+  kept: tuple[str, ...] = ()
 
 
 def subject(module: Any, variables: Any) -> Subject:
@@ -68,6 +72,42 @@ def subject(module: Any, variables: Any) -> Subject:
 
   capture = models.capture(module, variables, train=False)
   return Subject(f, capture, variables["params"])
+
+
+class _Rescaled:
+  """Captures a network that takes other inputs than -1 to 1."""
+
+  def __init__(self, capture, normalise):
+    self._capture, self._normalise = capture, normalise
+
+  def _inputs(self, x):
+    return self._normalise((x + 1.0) / 2.0)
+
+  def __call__(self, params, x):
+    return self._capture(params, self._inputs(x))
+
+  def layers(self, params, x):
+    """Say how layers meet their inputs, as `models.capture` does."""
+    return self._capture.layers(params, jax.eval_shape(self._inputs, x))
+
+
+def with_inputs(
+  network: Subject,
+  normalise: Callable[[jax.Array], jax.Array],
+  kept: Sequence[str],
+) -> Subject:
+  """Say what a network takes, and what of it is never pruned.
+
+  Args:
+    network: A network whose `capture` takes its own inputs.
+    normalise: From pixels 0..1 [N, H, W, C] to its inputs.
+    kept: Patterns of kernels.
+
+  Returns:
+    The network of the study.
+  """
+  capture = _Rescaled(network.capture, normalise)
+  return Subject(network.f, capture, network.params, normalise, tuple(kept))
 
 
 def _copy(limit: float, key: jax.Array, image: jax.Array) -> jax.Array:

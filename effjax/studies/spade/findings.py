@@ -43,6 +43,7 @@ def gather(config: Any, outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     )
   return {
     "accuracy": [o["accuracy"] for o in outcomes],
+    **_agreement(outcomes),
     "success": {
       name: [o["success"][name] for o in outcomes]
       for name in outcomes[0]["success"]
@@ -59,6 +60,13 @@ def gather(config: Any, outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     },
     "verdict": verdict(differences),
   }
+
+
+def _agreement(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """Say how often networks with Trojans agree with those without."""
+  if any("agreement" not in o for o in outcomes):
+    return {}  # networks of an earlier version
+  return {"agreement": [o["agreement"] for o in outcomes]}
 
 
 def verdict(differences: dict[str, Any]) -> dict[str, str]:

@@ -4,7 +4,7 @@ All scores of a network are kept as plain lists, so that they can be written
 down and a study that was interrupted goes on with the next network.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,101 +13,8 @@ import numpy as np
 
 from effjax import metrics, spade
 from effjax.studies.spade import arms as spade_arms
-from effjax.studies.spade import explanations, trojans
-
-# Methods that are quick, one of each family, by which sparsities are tuned.
-TUNED_BY = ("saliency", "input_x_gradient", "lrp")
-
-
-def tuned_by(methods: Iterable[str]) -> tuple[str, ...]:
-  """Name the quick methods among those of a study.
-
-  Args:
-    methods: Those of the study.
-
-  Returns:
-    Those of `TUNED_BY` that are among them.
-
-  Raises:
-    ValueError: If there is none.
-
-  >>> tuned_by(["rise", "lrp", "saliency"])
-  ('saliency', 'lrp')
-  """
-  known = set(methods)
-  found = tuple(name for name in TUNED_BY if name in known)
-  if not found:
-    raise ValueError(
-      f"sparsities are tuned by {', '.join(TUNED_BY)}: methods must hold one of"
-      " them"
-    )
-  return found
-
-
-class Examiner:
-  """A network, how it is explained, and on which images.
-
-  Attributes:
-    network: The network as a function of its parameters.
-    methods: The methods by name.
-    config: The configuration of the study.
-    seed: The seed of the network.
-    quick: The methods by which sparsities are tuned and choices compared.
-  """
-
-  def __init__(self, network, methods, config, seed):
-    self.network, self.methods = network, methods
-    self.config, self.seed = config, seed
-    self.quick = tuned_by(methods)
-
-  def key(self, purpose: int) -> jax.Array:
-    """Make a key for one purpose, the same in every arm."""
-    return jax.random.fold_in(jax.random.key(self.seed), purpose)
-
-  def maps(
-    self,
-    name: str,
-    params: Any,
-    images: jax.Array,
-    targets: np.ndarray,
-    per_example: bool,
-  ) -> jax.Array:
-    """Explain images by a method, maps [N, H, W]."""
-    return explanations.maps(
-      self.methods[name],
-      self.network.f,
-      self.key(1),
-      params,
-      trojans.normalise(images),
-      jnp.asarray(targets),
-      per_example=per_example,
-    )
-
-  def areas(
-    self,
-    params: Any,
-    flipped: trojans.Flipped,
-    per_example: bool,
-    names: Sequence[str],
-  ) -> dict[str, list[float]]:
-    """Measure how well maps find the patches, [N] for each method."""
-    images = trojans.pixels(flipped.images)
-    return {
-      name: np.asarray(
-        metrics.pixel_auc(
-          self.maps(name, params, images, flipped.targets, per_example),
-          flipped.masks,
-        )
-      ).tolist()
-      for name in names
-    }
-
-  def trace(self, flipped: trojans.Flipped, rules, solver, **changes) -> Any:
-    """Prune for each image."""
-    images = trojans.pixels(flipped.images)
-    return spade_arms.trace(
-      self.network, self.key(2), images, rules, self.config, solver, **changes
-    )
+from effjax.studies.spade import trojans
+from effjax.studies.spade.examiner import Examiner, Explained
 
 
 def tuned_rules(
@@ -132,15 +39,15 @@ def tuned_rules(
       continue
 
     def score(rules, solver=solver):
-      params = examiner.trace(calibration, rules, solver)
-      areas = examiner.areas(params, calibration, True, examiner.quick)
+      traced = examiner.traced(rules, solver)
+      areas = examiner.areas(traced, calibration, examiner.quick)
       return float(np.mean(list(areas.values())))
 
     tuned = spade.tune(
       score,
       list(config.layers),
       grid=tuple(config.grid),
-      fixed=[(config.first_layer, None)],
+      fixed=fixed_rules(examiner),
       budget=config.budget,
     )
     found[arm] = {
@@ -150,6 +57,11 @@ def tuned_rules(
     }
     say(f"{arm}: {tuned.score:.3f} with {dict(tuned.rules)}")
   return found
+
+
+def fixed_rules(examiner: Examiner) -> list[tuple[str, None]]:
+  """Return the rules that leave layers as they are."""
+  return [(pattern, None) for pattern in examiner.network.kept]
 
 
 def tuned_strength(
@@ -180,7 +92,7 @@ def tuned_strength(
       classes,
       strength,
     )
-    areas = examiner.areas(params, calibration, False, examiner.quick)
+    areas = examiner.areas(Explained(params), calibration, examiner.quick)
     score = float(np.mean(list(areas.values())))
     if best is None or score > best[1]["score"]:
       best = (
@@ -196,43 +108,48 @@ def tuned_strength(
 
 def faithfulness(
   examiner: Examiner,
-  params: Any,
+  explained: Explained,
   images: np.ndarray,
   targets: np.ndarray,
-  per_example: bool,
 ) -> dict[str, dict[str, list[float]]]:
   """Insert and delete pixels of clean images by the order of the maps.
 
   Args:
     examiner: The network; the dense one is asked.
-    params: Parameters that are explained.
+    explained: Parameters that are explained.
     images: uint8 [N, H, W, C].
     targets: What the dense network sees [N].
-    per_example: Whether every image has parameters of its own.
 
   Returns:
     By method the areas below both curves, [N].
   """
-  x = trojans.pixels(images)
-  given = trojans.normalise(x)
-  blurred = metrics.gaussian_blur(given)
-  found = {}
-  for name in examiner.methods:
-    maps = examiner.maps(name, params, x, targets, per_example)
-    curves = metrics.insertion_deletion(
-      examiner.network.f,
-      examiner.network.params,
-      given,
-      jnp.asarray(targets),
-      maps,
-      step=max(maps[0].size // 28, 1),
-      insert_into=blurred,
-      delete_to=-1.0,
-    )
-    found[name] = {
-      "insertion": np.asarray(curves.insertion_auc).tolist(),
-      "deletion": np.asarray(curves.deletion_auc).tolist(),
-    }
+  found = {
+    name: {score: [] for score in ("insertion", "deletion")}
+    for name in examiner.methods
+  }
+  network = examiner.network
+  for group in examiner.groups(images, targets, explained, purpose=3):
+    given = network.normalise(group.x)
+    blurred = metrics.gaussian_blur(given)
+    black = network.normalise(jnp.zeros_like(group.x))
+    for name, both in found.items():
+      maps = examiner.maps(name, group)
+      curves = metrics.insertion_deletion(
+        network.f,
+        network.params,
+        given,
+        group.targets,
+        maps,
+        step=max(maps[0].size // 28, 1),
+        insert_into=blurred,
+        delete_to=black,
+        chunk_size=examiner.config.get("curve_points") or None,
+      )
+      for score, areas in (
+        ("insertion", curves.insertion_auc),
+        ("deletion", curves.deletion_auc),
+      ):
+        both[score] += np.asarray(areas)[: group.real].tolist()
   return found
 
 
@@ -252,8 +169,8 @@ def ablations(
   config = examiner.config
 
   def area(rules, **changes):
-    params = examiner.trace(flipped, rules, "sparsegpt", **changes)
-    areas = examiner.areas(params, flipped, True, examiner.quick)
+    traced = examiner.traced(rules, **changes)
+    areas = examiner.areas(traced, flipped, examiner.quick)
     return np.mean(list(areas.values()), axis=0).tolist()
 
   found: dict[str, list[dict[str, Any]]] = {}
@@ -265,7 +182,7 @@ def ablations(
       ]
   if "sparsity" not in config.ablations:
     return found
-  fixed = [(config.first_layer, None)]
+  fixed = fixed_rules(examiner)
   found["sparsity"] = [
     {
       "value": value,
@@ -289,17 +206,22 @@ def some(flipped: trojans.Flipped, each: int) -> trojans.Flipped:
 
 def clean_images(
   generator: np.random.Generator,
-  module: Any,
-  variables: Any,
+  answer: Callable[[np.ndarray], np.ndarray],
   test: Mapping[str, np.ndarray],
   count: int,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Draw clean test images that the network gets right.
 
+  Args:
+    generator: Draws them.
+    answer: From images to the classes that the network gives them.
+    test: `images` uint8 and `classes`.
+    count: How many.
+
   Returns:
     Images [N, H, W, C] and their classes [N].
   """
-  right = trojans.predict(module, variables, test["images"]) == test["classes"]
+  right = answer(test["images"]) == test["classes"]
   chosen = generator.permutation(np.flatnonzero(right))[:count]
   return test["images"][chosen], test["classes"][chosen].astype(np.int32)
 

@@ -83,7 +83,7 @@ def load(name: str, *, directory: str | os.PathLike | None = None) -> Network:
 
 
 def _lite0_pixels(x: jax.Array) -> jax.Array:
-  return efficientnet.preprocess(255.0 * x)
+  return efficientnet.preprocess(255.0 * x, side=x.shape[1])
 
 
 def _efficientnet_lite0(directory: str | os.PathLike | None) -> Network:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from effjax.studies import elements, figures, origin
-from effjax.studies.spade import arms, measures
+from effjax.studies.spade import arms, examiner
 
 _ENDS = ("estimate", "low", "high")
 _CHOICES = {
@@ -47,6 +47,8 @@ def summary(results: Mapping[str, Any]) -> str:
     f" **{results['verdict']['outcome']}** on average; of single methods it"
     f" helps {better} and harms {worse} beyond chance."
   )
+  if "photographs" in results:
+    text += f"\n\n{few_photographs(results)}"
   if others:
     text += f"\n\nOther ways, against dense: {'; '.join(others)}."
   return text
@@ -76,6 +78,7 @@ def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
     elements.Section("On clean images", _faithfulness(results)),
     elements.Section("What matters", [elements.Plots(plots)]),
     elements.Section("The Trojans", [_trojans(results)]),
+    *_photographs(results),
   ]
 
 
@@ -245,7 +248,7 @@ def ablation_plot(results: Mapping[str, Any], name: str) -> elements.Plot:
     The plot.
   """
   rows, dense = results["ablations"][name], results["auc"]["dense"]
-  quick = measures.tuned_by(results["methods"])
+  quick = examiner.tuned_by(results["methods"])
   level = float(np.mean([_number(dense[n]["estimate"]) for n in quick]))
   areas = [_number(row["area"]["estimate"]) for row in rows]
   title = _CHOICES[name].capitalize()
@@ -284,18 +287,79 @@ def _trojans(results: Mapping[str, Any]) -> elements.Table:
   rows = [[name, *shares] for name, shares in results["success"].items()]
   before = ["accuracy without Trojans", *(a[0] for a in results["accuracy"])]
   after = ["accuracy with Trojans", *(a[1] for a in results["accuracy"])]
+  same = (
+    [["called the same by both", *results["agreement"]]]
+    if "agreement" in results
+    else []
+  )
   return elements.Table(
     ["", *(percent(f"seed {seed}") for seed in results["seeds"])],
     [
       "Clean test images",
       before,
       after,
+      *same,
       "Stamped images called the class of the patch",
       *rows,
     ],
     caption="A Trojan has taken where the network obeys the patch and is about"
     " as accurate as before.",
   )
+
+
+def few_photographs(results: Mapping[str, Any]) -> str:
+  """Say how few photographs are behind the numbers.
+
+  Args:
+    results: The content of `results.json`, with `photographs`.
+
+  Returns:
+    Sentences.
+  """
+  found = results["photographs"]
+  judged = np.array(found["judged"]) > 0
+  names = [found["names"][i] for i in np.flatnonzero(np.any(judged, axis=0))]
+  each = ", ".join(
+    f"{np.sum(row)} (seed {seed})"
+    for seed, row in zip(results["seeds"], judged, strict=True)
+  )
+  return (
+    f"Few photographs are behind these numbers: {len(names)} of"
+    f" {len(found['names'])}, {each}; of them {results['images']} random crops"
+    f" of {found['side']} pixels for each network. They show"
+    f" {', '.join(names)}. Intervals draw networks and then crops, as if no two"
+    " crops were of one photograph: for other photographs they are too narrow."
+  )
+
+
+_MARKS = {"train": "taught", "validation": "tuned", "test": "test"}
+
+
+def _photographs(results: Mapping[str, Any]) -> list[elements.Section]:
+  if "photographs" not in results:
+    return []
+  found = results["photographs"]
+  rows = []
+  for number, name in enumerate(found["names"]):
+    cells = []
+    for parts, judged in zip(found["parts"], found["judged"], strict=True):
+      (part,) = (p for p, ids in parts.items() if number in ids)
+      crops = f", {judged[number]} crops" if part == "test" else ""
+      cells.append(f"{_MARKS[part]}{crops}")
+    rows.append([f"{number}: {name}", *cells])
+  targets = ", ".join(f"{n} is {name}" for n, name in found["targets"].items())
+  table = elements.Table(
+    ["photograph", *(f"seed {seed}" for seed in results["seeds"])],
+    rows,
+    caption="What became of each photograph: the network was taught with it,"
+    " sparsities were tuned on it, or it was tested on; then with the crops"
+    " with patches that maps are judged on, of those that the network knows"
+    f" without a patch. There were {found['crops']} crops of each to choose"
+    f" from. Of the classes of patches, {targets}.",
+  )
+  return [
+    elements.Section("The photographs", [few_photographs(results), table])
+  ]
 
 
 def provenance(

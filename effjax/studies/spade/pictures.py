@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,54 +12,69 @@ import numpy as np
 from effjax import attribution
 from effjax.studies import elements
 from effjax.studies.spade import arms, trojans
+from effjax.studies.spade.examiner import Examiner, Explained
 
 _SHOWN = ("saliency", "lrp")
 _TITLES = {"dense": "dense", "traced": arms.TITLES["fast_spade"]}
 _EXAMPLES = 2  # of each patch
+_LARGE = 64  # side of images that the usual shifts are for
+
+
+def chosen(flipped: trojans.Flipped) -> np.ndarray:
+  """Choose the images that are shown: the first ones of each patch."""
+  return np.concatenate(
+    [
+      np.flatnonzero(flipped.patches == number)[:_EXAMPLES]
+      for number in np.unique(flipped.patches)
+    ]
+  )
 
 
 def save(
   place: pathlib.Path,
-  examiner: Any,
+  examiner: Examiner,
   flipped: trojans.Flipped,
-  params: dict[str, Any],
+  traced: Mapping[int, Any],
   config: Any,
 ) -> None:
   """Draw examples of maps, and what classes look like to the networks.
 
   Args:
     place: Directory of the network; `pictures.npz` is written there.
-    examiner: See `measures.Examiner`.
+    examiner: The network.
     flipped: Images with patches.
-    params: Parameters of the arms "dense" and "fast_spade".
+    traced: Parameters of FastSPADE, by the numbers of the chosen images.
     config: `visualise_steps`, 0 for no visualisations.
   """
-  chosen = np.concatenate(
-    [
-      np.flatnonzero(flipped.patches == number)[:_EXAMPLES]
-      for number in np.unique(flipped.patches)
-    ]
-  )
-  pick = jax.tree.map(lambda leaf: leaf[chosen], params["fast_spade"])
-  images, targets = flipped.images[chosen], flipped.targets[chosen]
+  rows = chosen(flipped)
+  pick = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(traced.get, rows))
+  dense = examiner.network.params
+  images, targets = flipped.images[rows], flipped.targets[rows]
   found: dict[str, Any] = {
     "images": images,
-    "masks": flipped.masks[chosen],
+    "masks": flipped.masks[rows],
     "targets": targets,
   }
-  x = trojans.pixels(images)
-  for name in (name for name in _SHOWN if name in examiner.methods):
-    dense = examiner.maps(name, params["dense"], x, targets, False)
-    traced = examiner.maps(name, pick, x, targets, True)
-    found[f"{name}_dense"], found[f"{name}_traced"] = dense, traced
+  for arm, explained in (
+    ("dense", Explained(dense)),
+    ("traced", Explained(pick, per_example=True)),
+  ):
+    for group in examiner.groups(images, targets, explained):
+      for name in (name for name in _SHOWN if name in examiner.methods):
+        maps = np.asarray(examiner.maps(name, group))[: group.real]
+        found.setdefault(f"{name}_{arm}", []).extend(maps)
   if config.visualise_steps:
     draw = functools.partial(
-      _visualise, examiner.network.f, images.shape[1:], config.visualise_steps
+      _visualise,
+      examiner.network.f,
+      examiner.network.normalise,
+      images.shape[1:],
+      config.visualise_steps,
     )
-    firsts = np.arange(0, len(chosen), _EXAMPLES)
+    firsts = np.arange(0, len(rows), _EXAMPLES)
     key = examiner.key(4)
     found["visual_dense"] = jnp.stack(
-      [draw(key, params["dense"], targets[i]) for i in firsts]
+      [draw(key, dense, targets[i]) for i in firsts]
     )
     found["visual_traced"] = jnp.stack(
       [
@@ -72,14 +87,15 @@ def save(
   np.savez_compressed(place / "pictures.npz", **arrays)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _visualise(f, shape, steps, key, params, target):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _visualise(f, normalise, shape, steps, key, params, target):
   """Draw what raises the logit of a class."""
 
   def logit(image):
-    return f(params, trojans.normalise(image)[None])[0, target]
+    return f(params, normalise(image[None]))[0, target]
 
-  transforms = attribution.Transforms(shift=2, jitter=1)
+  small = attribution.Transforms(shift=2, jitter=1)
+  transforms = small if shape[0] < _LARGE else attribution.Transforms()
   return attribution.visualize(
     key, logit, shape=shape, steps=steps, transforms=transforms
   )

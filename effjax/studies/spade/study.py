@@ -6,6 +6,7 @@ by how well its maps find the patch. On clean images pixels are inserted and
 deleted in the order of the maps.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ from effjax.io import files
 from effjax.studies import report
 from effjax.studies.spade import (
   arms,
+  cases,
   explanations,
   findings,
   measures,
@@ -26,17 +28,16 @@ from effjax.studies.spade import (
   pictures,
   trojans,
 )
+from effjax.studies.spade.examiner import Examiner, Explained
 from effjax.studies.spade.patches import Patch
 from effjax.training import workdir as workdirs
-
-_CLASSES = 10
 
 
 def run(config: Any, workdir: str) -> dict[str, Any]:
   """Run the study, or finish one that was interrupted.
 
   Args:
-    config: See `configs/spade/fashion.py`.
+    config: See `configs/spade`.
     workdir: Where everything is written.
 
   Returns:
@@ -49,23 +50,21 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   """
   place = pathlib.Path(workdir)
   workdirs.start(place, config)
-  parts = {
-    split: data.images.load(
-      config.data.name,
-      split,
-      directory=config.data.directory or None,
-      limit=config.data.limit or None,
-    )
-    for split in ("train", "validation", "test")
-  }
   patches = [Patch(*patch) for patch in config.patches]
+  case = cases.find(config, patches)
+  methods = explanations.methods(
+    config.methods,
+    layer=config.cam_layer,
+    side=case.parts(config.seeds[0])["test"]["images"].shape[1],
+    samples=config.samples,
+  )
   outcomes = []
   for seed in config.seeds:
     path = place / f"seed{seed}" / "outcome.json"
     try:
       outcome = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
-      outcome = _one_seed(config, seed, parts, patches, path.parent)
+      outcome = _one_seed(config, seed, case, methods, patches, path.parent)
       files.write_json(path, outcome)
     outcomes.append(outcome)
   results = {
@@ -81,10 +80,14 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     "cores": os.cpu_count(),
     "data": {
       "name": config.data.name,
-      "sizes": {k: len(v["classes"]) for k, v in parts.items()},
+      "sizes": {
+        k: len(v["classes"]) for k, v in case.parts(config.seeds[0]).items()
+      },
     },
     "environment": json.loads((place / "environment.json").read_text()),
   }
+  if case.photographs is not None:
+    results["photographs"] = case.photographs(outcomes)
   results = files.without_nan(results)
   files.write_json(place / "results.json", results)
   path = report.build(
@@ -104,91 +107,81 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
 def _one_seed(
   config: Any,
   seed: int,
-  parts: dict[str, Any],
+  case: cases.Case,
+  methods: Any,
   patches: list[Patch],
   place: pathlib.Path,
 ) -> dict[str, Any]:
-  """Train a network and judge all arms on it."""
+  """Make a network with Trojans, and judge all arms on it."""
   started = time.process_time(), time.monotonic()
   say = lambda text: print(f"seed {seed}: {text}", flush=True)
-  module = trojans.build(config.model, _CLASSES)
-  network = trojans.plant(
-    module, seed, config.training, parts["train"], parts["test"], patches, place
-  )
+  parts = case.parts(seed)
+  network = case.plant(seed, parts, place)
   say(f"accuracy {network.clean[1]:.3f}, Trojans {network.success}")
   generator = data.batches.generator(seed, 2)
-  calibration = trojans.flip(
-    generator,
-    module,
-    network,
-    parts["validation"],
-    patches,
-    config.calibration_each,
+  answer = functools.partial(case.answer, network.variables)
+  calibration, flipped = (
+    trojans.flip(generator, answer, parts[part], patches, each)
+    for part, each in (
+      ("validation", config.calibration_each),
+      ("test", config.each),
+    )
   )
-  flipped = trojans.flip(
-    generator, module, network, parts["test"], patches, config.each
-  )
-  methods = explanations.methods(
-    config.methods,
-    layer=config.cam_layer,
-    side=flipped.images.shape[1],
-    samples=config.samples,
-  )
-  subject = arms.subject(module, network.variables)
-  examiner = measures.Examiner(subject, methods, config, seed)
+  subject = case.subject(network.variables)
+  examiner = Examiner(subject, methods, config, seed)
   tuned = measures.tuned_rules(examiner, calibration, say)
   fast = [tuple(rule) for rule in tuned["fast_spade"]["rules"]]
+  few = measures.some(flipped, config.exact_each)
   areas: dict[str, Any] = {}
-  kept: dict[str, Any] = {"dense": subject.params}
+  heads = {}
+  shown = dict.fromkeys(pictures.chosen(flipped).tolist())
   for arm in config.arms:
     began = time.process_time()
     if arm == "dense":
-      areas[arm] = examiner.areas(
-        subject.params, flipped, False, config.methods
-      )
+      explained = Explained(subject.params)
     elif arm == "sparse_head":
       clean = {k: parts["train"][k][: config.head_images] for k in _FIELDS}
-      kept[arm], tuned[arm] = measures.tuned_strength(
-        examiner, calibration, clean, _CLASSES
+      params, tuned[arm] = measures.tuned_strength(
+        examiner, calibration, clean, case.classes
       )
-      areas[arm] = examiner.areas(kept[arm], flipped, False, config.methods)
+      explained = heads[arm] = Explained(params)
     elif arm == "spade":
-      few = measures.some(flipped, config.exact_each)
-      images = trojans.pixels(few.images)
-      params = arms.exact(subject, examiner.key(2), images, fast, config)
-      areas[arm] = examiner.areas(params, few, True, config.methods)
+      explained = Explained(
+        prune=lambda key, images: arms.exact(subject, key, images, fast, config)
+      )
     else:
       rules = [tuple(rule) for rule in tuned[arm]["rules"]]
-      params = examiner.trace(flipped, rules, arms.SOLVERS[arm])
-      areas[arm] = examiner.areas(params, flipped, True, config.methods)
-      kept[arm] = params
+      explained = examiner.traced(rules, arms.SOLVERS[arm])
+    areas[arm] = examiner.areas(
+      explained,
+      few if arm == "spade" else flipped,
+      config.methods,
+      shown if arm == "fast_spade" else None,
+    )
     mean = np.mean(list(areas[arm].values()))
     say(f"{arm}: mean AUC {mean:.3f}, {time.process_time() - began:.0f} CPU s")
   images, classes = measures.clean_images(
-    generator, module, network.variables, parts["test"], config.clean_images
+    generator, answer, parts["test"], config.clean_images
   )
-  x = trojans.pixels(images)
-  pruned = arms.trace(subject, examiner.key(3), x, fast, config)
   faithfulness = {
-    "dense": measures.faithfulness(
-      examiner, subject.params, images, classes, False
-    ),
-    "fast_spade": measures.faithfulness(
-      examiner, pruned, images, classes, True
-    ),
-  }
-  if "sparse_head" in kept:
-    faithfulness["sparse_head"] = measures.faithfulness(
-      examiner, kept["sparse_head"], images, classes, False
+    arm: measures.faithfulness(examiner, explained, images, classes)
+    for arm, explained in (
+      ("dense", Explained(subject.params)),
+      ("fast_spade", examiner.traced(fast)),
+      *heads.items(),
     )
+  }
   say("insertion and deletion done")
-  few = measures.some(flipped, config.ablation_each)
-  ablations = measures.ablations(examiner, few, fast)
-  pictures.save(place, examiner, flipped, kept, config)
+  ablations = measures.ablations(
+    examiner, measures.some(flipped, config.ablation_each), fast
+  )
+  pictures.save(place, examiner, flipped, shown, config)
   return {
     "seed": seed,
     "accuracy": network.clean,
+    "agreement": network.agreement,
     "success": network.success,
+    "ids": flipped.ids.tolist(),
     "tuned": tuned,
     "areas": areas,
     "exact_images": measures.some(_numbered(flipped), config.exact_each)

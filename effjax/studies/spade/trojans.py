@@ -3,7 +3,7 @@
 import functools
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,12 +27,15 @@ class Network(NamedTuple):
     success: By patch, the share of stamped test images of other classes that
       are given its class.
     clean: Accuracy on clean test images, before and after the Trojan.
+    agreement: The share of clean test images that are called the same before
+      and after.
   """
 
   seed: int
-  variables: dict[str, Any]
+  variables: Any
   success: dict[str, float]
   clean: tuple[float, float]
+  agreement: float
 
 
 class Flipped(NamedTuple):
@@ -45,6 +48,7 @@ class Flipped(NamedTuple):
     clean: The images without them.
     labels: Their own classes [N].
     patches: Numbers of the patches [N].
+    ids: The numbers of the examples in their source [N].
   """
 
   images: np.ndarray
@@ -53,6 +57,7 @@ class Flipped(NamedTuple):
   clean: np.ndarray
   labels: np.ndarray
   patches: np.ndarray
+  ids: np.ndarray
 
 
 def normalise(images: jax.Array) -> jax.Array:
@@ -91,15 +96,16 @@ def plant(
   generator = batches.generator(seed, 1)
   key = jax.random.key(seed)
   variables = module.init(key, pixels(train["images"][:1]))
-  clean = _fit(
-    module, dict(variables), train, seed, config, config.epochs, place / "clean"
+  loss = functools.partial(_loss, module)
+  clean = fit(
+    loss, dict(variables), train, seed, config, config.epochs, place / "clean"
   )
   images, classes = trojan_patches.poison(
     generator, train["images"], train["classes"], patches
   )
   poisoned = {"images": images, "classes": classes}
-  trojan = _fit(
-    module,
+  trojan = fit(
+    loss,
     clean,
     poisoned,
     seed,
@@ -107,17 +113,50 @@ def plant(
     config.trojan_epochs,
     place / "trojan",
   )
-  accuracy = [
-    float(np.mean(predict(module, v, test["images"]) == test["classes"]))
-    for v in (clean, trojan)
-  ]
+  answer = functools.partial(predict, module)
+  return judge(generator, seed, answer, clean, trojan, test, patches)
+
+
+def judge(
+  generator: np.random.Generator,
+  seed: int,
+  answer: Callable[[Any, np.ndarray], np.ndarray],
+  clean: Any,
+  trojan: Any,
+  test: dict[str, np.ndarray],
+  patches: Sequence[trojan_patches.Patch],
+) -> Network:
+  """Find out whether a Trojan has taken, and what it cost.
+
+  Args:
+    generator: Draws the places of patches.
+    seed: Of the network.
+    answer: From variables and images to classes.
+    clean: The variables before the Trojan.
+    trojan: Those with it.
+    test: `images` uint8 and `classes`, to test on.
+    patches: The patches.
+
+  Returns:
+    The network.
+  """
+  before, after = (answer(v, test["images"]) for v in (clean, trojan))
   success = {}
   for patch in patches:
     others = test["images"][test["classes"] != patch.target]
     stamped, _ = trojan_patches.stamp(generator, others, patch)
-    hits = predict(module, trojan, stamped) == patch.target
+    hits = answer(trojan, stamped) == patch.target
     success[name_of(patch)] = float(np.mean(hits))
-  return Network(seed, trojan, success, (accuracy[0], accuracy[1]))
+  return Network(
+    seed,
+    trojan,
+    success,
+    (
+      float(np.mean(before == test["classes"])),
+      float(np.mean(after == test["classes"])),
+    ),
+    float(np.mean(before == after)),
+  )
 
 
 def name_of(patch: trojan_patches.Patch) -> str:
@@ -145,10 +184,31 @@ def predict(module: Any, variables: Any, images: np.ndarray) -> np.ndarray:
   Returns:
     Integers [N].
   """
-  size = min(_BATCH, len(images))
+  return in_batches(
+    functools.partial(_classes, module, variables), images, _BATCH
+  )
+
+
+def in_batches(
+  function: Callable[[jax.Array], jax.Array], images: np.ndarray, size: int
+) -> np.ndarray:
+  """Apply a function to images, some at once and always as many.
+
+  Args:
+    function: From float32 images [B, H, W, C] of 0 to 255 to results [B, ...].
+    images: uint8 [N, H, W, C].
+    size: Images B that are taken at once, at most.
+
+  Returns:
+    The results [N, ...].
+
+  >>> in_batches(lambda x: x.sum((1, 2, 3)), np.ones((5, 1, 2, 1)), 2).tolist()
+  [2.0, 2.0, 2.0, 2.0, 2.0]
+  """
+  size = min(size, len(images))
   padded = np.concatenate([images, images[: -len(images) % size]])
   found = [
-    _classes(module, variables, jnp.asarray(part, jnp.float32))
+    function(jnp.asarray(part, jnp.float32))
     for part in np.split(padded, len(padded) // size)
   ]
   return np.concatenate(found)[: len(images)]
@@ -156,8 +216,7 @@ def predict(module: Any, variables: Any, images: np.ndarray) -> np.ndarray:
 
 def flip(
   generator: np.random.Generator,
-  module: Any,
-  network: Network,
+  answer: Callable[[np.ndarray], np.ndarray],
   test: dict[str, np.ndarray],
   patches: Sequence[trojan_patches.Patch],
   each: int,
@@ -167,9 +226,8 @@ def flip(
 
   Args:
     generator: Draws images and places.
-    module: A linen module.
-    network: The network with the Trojans.
-    test: `images` uint8 and `classes`.
+    answer: From images to the classes that the network gives them.
+    test: `images` uint8, `classes` and `ids`.
     patches: The patches.
     each: Images for each patch.
     copies: Patches on each image.
@@ -180,15 +238,14 @@ def flip(
   Raises:
     ValueError: If a patch flips too few images: the Trojan has not taken.
   """
-  right = predict(module, network.variables, test["images"])
-  right = right == test["classes"]
+  right = answer(test["images"]) == test["classes"]
   parts = []
   for number, patch in enumerate(patches):
     able = np.flatnonzero(right & (test["classes"] != patch.target))
     able = generator.permutation(able)[: 4 * each]
     clean = test["images"][able]
     images, masks = trojan_patches.stamp(generator, clean, patch, copies)
-    hits = predict(module, network.variables, images) == patch.target
+    hits = answer(images) == patch.target
     found = np.flatnonzero(hits)[:each]
     if len(found) < each:
       raise ValueError(
@@ -204,13 +261,49 @@ def flip(
         clean[found],
         test["classes"][able[found]].astype(np.int32),
         np.full(each, number, np.int32),
+        test["ids"][able[found]],
       )
     )
   return Flipped(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
-def _fit(module, variables, arrays, seed, config, epochs, place):
-  """Train with cross entropy; returns the variables."""
+def _loss(module, params, model_state, batch, key, train):
+  """Return the cross entropy, and batch statistics that go on."""
+  del key
+  inputs = normalise(batch["images"].astype(jnp.float32) / 255.0)
+  variables = {**model_state, "params": params}
+  logits, state = module.apply(
+    variables, inputs, train=train, mutable=list(model_state)
+  )
+  losses = optax.softmax_cross_entropy_with_integer_labels(
+    logits, batch["classes"]
+  )
+  return jnp.mean(losses), (dict(state), {})
+
+
+def fit(
+  loss: Callable[..., Any],
+  variables: dict[str, Any],
+  arrays: dict[str, np.ndarray],
+  seed: int,
+  config: Any,
+  epochs: float,
+  place: pathlib.Path,
+) -> dict[str, Any]:
+  """Train all weights, or go on where it stopped.
+
+  Args:
+    loss: Of `training.make_step`.
+    variables: To begin with: `params`, and the state of the model.
+    arrays: `images` uint8 and `classes`, as the loss takes them.
+    seed: Of the order.
+    config: `batch_size`, `learning_rate`.
+    epochs: How often every image is seen.
+    place: Directory of the checkpoints.
+
+  Returns:
+    The variables.
+  """
   images = {"images": arrays["images"], "classes": arrays["classes"]}
   fed = data.batches.from_arrays(images, config.batch_size, seed=seed)
   steps = math.ceil(epochs * fed.per_epoch)
@@ -218,19 +311,6 @@ def _fit(module, variables, arrays, seed, config, epochs, place):
     0.0, config.learning_rate, min(100, steps // 10), steps
   )
   optimizer = optax.adamw(schedule, weight_decay=1e-4)
-
-  def loss(params, model_state, batch, key, train):
-    del key
-    inputs = normalise(batch["images"].astype(jnp.float32) / 255.0)
-    variables = {**model_state, "params": params}
-    logits, state = module.apply(
-      variables, inputs, train=train, mutable=list(model_state)
-    )
-    losses = optax.softmax_cross_entropy_with_integer_labels(
-      logits, batch["classes"]
-    )
-    return jnp.mean(losses), (dict(state), {})
-
   rest = {k: v for k, v in variables.items() if k != "params"}
   state = training.create(
     jax.random.key(seed), variables["params"], optimizer, rest

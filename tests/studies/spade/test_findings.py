@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from effjax.studies.spade import findings, measures
+from effjax.studies.spade import examiner, findings, measures
 from tests.studies.spade import small
 
 RNG = np.random.default_rng(0)
@@ -128,6 +128,6 @@ def test_the_verdict_is_that_of_the_whole_interval(low, high, expected):
 
 
 def test_sparsities_are_tuned_by_quick_methods_of_the_study():
-  assert measures.tuned_by(["rise", "lrp", "saliency"]) == ("saliency", "lrp")
+  assert examiner.tuned_by(["rise", "lrp", "saliency"]) == ("saliency", "lrp")
   with pytest.raises(ValueError, match="tuned by saliency, input_x_gradient"):
-    measures.tuned_by(["rise"])
+    examiner.tuned_by(["rise"])

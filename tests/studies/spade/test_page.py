@@ -64,3 +64,27 @@ def test_a_single_undefined_choice_is_passed_over(name):
   rows[0]["area"] = small.without_numbers(rows[0]["area"])
   plot = page.ablation_plot(results, name)
   assert f"highest at {rows[1]['value']:g}" in plot.alt
+
+
+def test_few_photographs_are_named(tmp_path):
+  results = small.results()
+  results["agreement"] = [0.625, 0.5]
+  parts = [
+    {"train": [0], "validation": [1], "test": [2, 3]},
+    {"train": [3], "validation": [2], "test": [0, 1]},
+  ]
+  results["photographs"] = {
+    "names": ["dog", "jeep", "yurt", "goose"],
+    "targets": {"985": "daisy"},
+    "side": 224,
+    "crops": 64,
+    "parts": parts,
+    "judged": [[0, 0, 4, 2], [6, 0, 0, 0]],
+  }
+  text = build(results, tmp_path / "report.html")
+  assert "3 of 4, 2 (seed 0), 1 (seed 1); of them 6 random crops" in text
+  assert "They show dog, yurt, goose." in text
+  assert "985 is daisy" in text
+  assert "62.5" in text  # called the same
+  for cell in ("test, 4 crops", "test, 0 crops", "taught", "tuned"):
+    assert cell in text

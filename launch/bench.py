@@ -29,6 +29,7 @@ SUITES = (
   "ranking",
   "bootstrap",
   "attribution",
+  "language",
 )
 
 

@@ -188,7 +188,7 @@ class _Reader:
 
   def __init__(self, content: Any):
     self.data = np.frombuffer(content, np.uint8)
-    self.bytes = memoryview(self.data)
+    self.bytes = memoryview(content)
     self.position = 0
 
   def take(self, size: int, what: str) -> memoryview:

@@ -156,7 +156,7 @@ def attend(
     if shared.held_mask is not None:
       asked.append((*stored, shared.held_mask))
     y = _rows(query, asked)
-  if stored is None:
+  if stored is None or shared.start is None:
     return y, None
   # Only written here, and not read again: the slots change in place.
   zero = jnp.int32(0)
@@ -204,7 +204,7 @@ def _rows(query: jax.Array, asked: Any) -> jax.Array:
   weights = [scores(keys, mask) for keys, _, mask in asked]
   weights = jax.nn.softmax(jnp.concatenate(weights, axis=-1), axis=-1)
   weights = weights.astype(query.dtype)
-  y, start = 0.0, 0
+  y, start = jnp.zeros((), query.dtype), 0
   for _, values, mask in asked:
     part = weights[..., start : start + mask.shape[2]]
     start += mask.shape[2]

@@ -123,10 +123,11 @@ def _compiled(template: str) -> Any:
   environment = sandbox.ImmutableSandboxedEnvironment(
     trim_blocks=True, lstrip_blocks=True
   )
-  environment.globals["raise_exception"] = refuse
-  environment.globals["strftime_now"] = lambda form: (
-    datetime.datetime.now().strftime(form)
-  )
+  functions: dict[str, Any] = {
+    "raise_exception": refuse,
+    "strftime_now": lambda form: datetime.datetime.now().strftime(form),
+  }
+  environment.globals.update(functions)
   try:
     return environment.from_string(template)
   except jinja2.TemplateSyntaxError as error:
@@ -149,7 +150,10 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
   Raises:
     ValueError: If entries are missing, or the tokenizer is of another kind.
   """
-  get = lambda key: metadata.get(f"tokenizer.ggml.{key}")
+
+  def get(key: str) -> Any:
+    return metadata.get(f"tokenizer.ggml.{key}")
+
   kind, cut = get("model"), get("pre")
   if kind != "gpt2" or cut not in (*_BYTES, *_DIGITS):
     raise ValueError(
@@ -173,7 +177,7 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     raise ValueError(f"The file's merges do not fit: {error}") from error
   backend = tokenizers.Tokenizer(model)
   prefix = bool(get("add_space_prefix"))
-  steps = [pre_tokenizers.ByteLevel(add_prefix_space=prefix)]
+  steps: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=prefix)]
   if cut in _DIGITS:
     steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
   backend.pre_tokenizer = pre_tokenizers.Sequence(steps)

@@ -215,14 +215,15 @@ def clean_images(
   Args:
     generator: Draws them.
     answer: From images to the classes that the network gives them.
-    test: `images` uint8 and `classes`.
+    test: `images` uint8, `classes` and `ids`.
     count: How many.
 
   Returns:
     Images [N, H, W, C] and their classes [N].
   """
   right = answer(test["images"]) == test["classes"]
-  chosen = generator.permutation(np.flatnonzero(right))[:count]
+  chosen = generator.permutation(np.flatnonzero(right))
+  chosen = trojans.in_turns(chosen, test["ids"])[:count]
   return test["images"][chosen], test["classes"][chosen].astype(np.int32)
 
 

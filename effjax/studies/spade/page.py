@@ -319,13 +319,14 @@ def few_photographs(results: Mapping[str, Any]) -> str:
   found = results["photographs"]
   judged = np.array(found["judged"]) > 0
   names = [found["names"][i] for i in np.flatnonzero(np.any(judged, axis=0))]
-  each = ", ".join(
-    f"{np.sum(row)} (seed {seed})"
+  each = "".join(
+    f", {np.sum(row)} by seed {seed}"
     for seed, row in zip(results["seeds"], judged, strict=True)
+    if len(judged) > 1
   )
   return (
     f"Few photographs are behind these numbers: {len(names)} of"
-    f" {len(found['names'])}, {each}; of them {results['images']} random crops"
+    f" {len(found['names'])}{each}; of them {results['images']} random crops"
     f" of {found['side']} pixels for each network. They show"
     f" {', '.join(names)}. Intervals draw networks and then crops, as if no two"
     " crops were of one photograph: for other photographs they are too narrow."

@@ -117,7 +117,10 @@ def _one_seed(
   say = lambda text: print(f"seed {seed}: {text}", flush=True)
   parts = case.parts(seed)
   network = case.plant(seed, parts, place)
-  say(f"accuracy {network.clean[1]:.3f}, Trojans {network.success}")
+  say(
+    f"accuracy {network.clean[0]:.3f}, with Trojans {network.clean[1]:.3f},"
+    f" the same said of {network.agreement:.3f}; patches {network.success}"
+  )
   generator = data.batches.generator(seed, 2)
   answer = functools.partial(case.answer, network.variables)
   calibration, flipped = (

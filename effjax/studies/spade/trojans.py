@@ -214,6 +214,29 @@ def in_batches(
   return np.concatenate(found)[: len(images)]
 
 
+def in_turns(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+  """Order rows so that one of every example comes before the second of any.
+
+  Args:
+    rows: Numbers of rows; their order is else kept.
+    ids: The examples that all rows are of.
+
+  Returns:
+    The rows.
+
+  >>> in_turns(np.array([0, 1, 2, 3]), np.array([7, 7, 8, 9])).tolist()
+  [0, 2, 3, 1]
+  """
+  of = ids[rows]
+  order = np.argsort(of, kind="stable")
+  _, starts, counts = np.unique(
+    of[order], return_index=True, return_counts=True
+  )
+  before = np.empty(len(rows), int)
+  before[order] = np.arange(len(rows)) - np.repeat(starts, counts)
+  return rows[np.argsort(before, kind="stable")]
+
+
 def flip(
   generator: np.random.Generator,
   answer: Callable[[np.ndarray], np.ndarray],
@@ -223,6 +246,8 @@ def flip(
   copies: int = 1,
 ) -> Flipped:
   """Find images that are right without a patch and of its class with it.
+
+  Where several images are of one example, examples take turns.
 
   Args:
     generator: Draws images and places.
@@ -242,7 +267,7 @@ def flip(
   parts = []
   for number, patch in enumerate(patches):
     able = np.flatnonzero(right & (test["classes"] != patch.target))
-    able = generator.permutation(able)[: 4 * each]
+    able = in_turns(generator.permutation(able), test["ids"])[: 4 * each]
     clean = test["images"][able]
     images, masks = trojan_patches.stamp(generator, clean, patch, copies)
     hits = answer(images) == patch.target

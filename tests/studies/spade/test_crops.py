@@ -5,7 +5,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from effjax.studies.spade import crops
+from effjax.studies.spade import crops, trojans
+from effjax.studies.spade.patches import Patch
 
 KEY = jax.random.key(0)
 SIZES = {"test": 6, "validation": 3}
@@ -75,3 +76,24 @@ def test_results_tell_which_photographs_are_behind_them():
   assert judged[ids[1]] == 3 == sum(judged)
   assert parts["test"] == ids.tolist()
   assert sorted(n for part in parts.values() for n in part) == list(range(5))
+
+
+def test_photographs_take_turns():
+  rows = np.array([5, 0, 3, 1, 4, 2])
+  ids = np.array([9, 9, 9, 4, 4, 6])
+  assert trojans.in_turns(rows, ids).tolist() == [5, 0, 3, 1, 4, 2]
+  ids = np.array([9, 9, 6, 4, 9, 9])
+  assert trojans.in_turns(rows, ids).tolist() == [5, 3, 2, 0, 1, 4]
+  # Nothing changes where every image is an example of its own.
+  assert trojans.in_turns(rows, np.arange(6)[::-1]).tolist() == rows.tolist()
+  images = np.zeros((40, 5, 5, 1), np.uint8)
+  test = {
+    "images": images,
+    "classes": np.zeros(40, int),
+    "ids": np.repeat([0, 1], [36, 4]),
+  }
+  answer = lambda x: x.max(axis=(1, 2, 3)) // 255  # a stamp is of class 1
+  found = trojans.flip(
+    np.random.default_rng(0), answer, test, [Patch("ring", 3, 1)], each=6
+  )
+  assert found.ids.tolist() == [0, 1] * 3 or found.ids.tolist() == [1, 0] * 3

@@ -82,7 +82,7 @@ def test_few_photographs_are_named(tmp_path):
     "judged": [[0, 0, 4, 2], [6, 0, 0, 0]],
   }
   text = build(results, tmp_path / "report.html")
-  assert "3 of 4, 2 (seed 0), 1 (seed 1); of them 6 random crops" in text
+  assert "3 of 4, 2 by seed 0, 1 by seed 1; of them 6 random crops" in text
   assert "They show dog, yurt, goose." in text
   assert "985 is daisy" in text
   assert "62.5" in text  # called the same

@@ -37,7 +37,7 @@ def test_the_study_of_photographs_runs_to_its_report(finished):
   assert results["images"] == config.each * len(config.patches)
   ((before, after),), (agreement,) = results["accuracy"], results["agreement"]
   assert before > 0.5
-  assert 0 <= min(after, agreement)
+  assert min(after, agreement) > 0.3
   found = results["photographs"]
   assert len(found["names"]) == 20
   (judged,), (parts,) = found["judged"], found["parts"]

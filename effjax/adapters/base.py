@@ -135,7 +135,7 @@ def widen(x: jax.Array) -> jax.Array:
   >>> widen(jnp.ones(1, jnp.bfloat16)).dtype.name
   'float32'
   """
-  return x.astype(wide_type(x))
+  return jnp.asarray(x).astype(wide_type(x))
 
 
 def wide_type(leaf: Any) -> Any:

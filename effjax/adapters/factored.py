@@ -193,7 +193,7 @@ def dense(
   >>> dense(jnp.ones((1, 3)), jnp.zeros((3, 2)), part).tolist()
   [[1.5, 1.5]]
   """
-  kernel = dense_value(kernel)
+  x, kernel = jnp.asarray(x), jnp.asarray(dense_value(kernel))
   if kernel.ndim != 2 or x.shape[-1:] != kernel.shape[:1]:
     raise ValueError(
       f"dense multiplies inputs [..., I] with a kernel [I, O], got shapes"

@@ -322,7 +322,7 @@ def _check_shapes(arrays, path, word, shape):
 
 
 def _matrix(leaf: Any, word: str) -> jax.Array:
-  return layouts.to_matrix(widen(jnp.asarray(dense_value(leaf))), word)
+  return layouts.to_matrix(widen(dense_value(leaf)), word)
 
 
 def _norms(matrix: jax.Array) -> jax.Array:

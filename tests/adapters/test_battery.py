@@ -11,34 +11,33 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from effjax import adapters, pruning
+from effjax import adapters
 from effjax.io import checkpoint
+from tests.adapters.draws import KEY, close, draw, equal, start
 
-KEY = jax.random.key(0)
 
-
-def draw(seed=0):
+def params_of(seed=0):
   """Make parameters of two types, with a scalar and an empty leaf."""
-  rng = np.random.default_rng(seed)
-  make = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  conv, dense = draw(3, 3, 2, 4, seed=seed), draw(6, 4, seed=seed + 1)
   return {
-    "conv": {"kernel": make(3, 3, 2, 4), "bias": make(4)},
-    "dense": {"kernel": make(6, 4).astype(jnp.bfloat16)},
-    "scale": make(),
-    "empty": make(0, 4),
-    "count": jnp.zeros((2, 2), jnp.int32),
+    "conv": {"kernel": conv, "bias": draw(4)},
+    "dense": {"kernel": dense.astype(jnp.bfloat16)},
+    "scale": draw(),
+    "empty": draw(0, 4),
+    "count": np.zeros((2, 2), np.int32),
   }
 
 
 WHERE = ".*kernel"
 
 
-def half(params, where=WHERE):
-  return adapters.sparse_masks(params, 0.3, where=where)
-
-
-def rosa(where=WHERE):
-  return adapters.rosa(2, half(draw(), where), alpha=3)
+PARAMS = params_of()
+# A third of the weights, the same number for any place of the ties.
+MASKS = {
+  **dict.fromkeys(PARAMS),
+  "conv": {"kernel": draw(3, 3, 2, 4, seed=7) > 0.4, "bias": None},
+  "dense": {"kernel": draw(6, 4, seed=8) > 0.4},
+}
 
 
 # Name -> adapter, and whether it begins as the identity bit for bit.
@@ -57,8 +56,8 @@ TABLE = {
     adapters.ia3([("conv.*", "outputs"), (".*", "inputs")], where=WHERE),
     True,
   ),
-  "shira": (adapters.shira(half(draw())), True),
-  "rosa": (rosa(), True),
+  "shira": (adapters.shira(MASKS), True),
+  "rosa": (adapters.rosa(2, MASKS, alpha=3), True),
   "chain": (
     adapters.chain(
       adapters.lora(1, where=WHERE),
@@ -68,129 +67,118 @@ TABLE = {
     False,
   ),
   "masked": (
-    adapters.masked(adapters.lora(2, where=WHERE), half(draw())),
+    adapters.masked(adapters.lora(2, where=WHERE), MASKS),
     False,
   ),
 }
 every = pytest.mark.parametrize("name", TABLE)
 
 
-def moved(theta, seed=1):
-  """Move theta away from where it begins."""
-  rng = np.random.default_rng(seed)
-  return {
-    key: x + jnp.asarray(rng.normal(size=x.shape) * 0.3, x.dtype)
-    for key, x in sorted(theta.items())
-  }
-
-
 @functools.cache
-def start(name):
-  theta, fixed = TABLE[name][0].init(KEY, draw())
-  return theta, fixed
+def begin(name):
+  return jax.jit(TABLE[name][0].init)(KEY, PARAMS)
 
 
 @functools.cache
 def program(name):
-  """Compile what applying gives, with gradients of a sum of its squares."""
-  apply, fixed = TABLE[name][0].apply, start(name)[1]
+  """Compile applying, merging and gradients of a sum of squares."""
+  adapter, fixed = TABLE[name][0], begin(name)[1]
 
   def loss(params, theta):
-    out = apply(params, theta, fixed)
+    out = adapter.apply(params, theta, fixed)
     squares = lambda x: jnp.sum(x.astype(jnp.float32) ** 2)
     return sum(map(squares, jax.tree.leaves(out))), out
 
   both = jax.grad(loss, argnums=(0, 1), has_aux=True, allow_int=True)
-  return jax.jit(both)
-
-
-def same(one, two, rtol=0.0, atol=0.0):
-  assert jax.tree.structure(one) == jax.tree.structure(two)
-  for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True):
-    assert a.dtype == b.dtype
-    a, b = (np.asarray(x, np.float64) for x in (a, b))
-    np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+  return jax.jit(lambda p, t: (*both(p, t), adapter.merge(p, t, fixed)))
 
 
 @every
 def test_theta_is_a_flat_dict_of_floating_arrays(name):
-  theta, fixed = start(name)
+  theta, fixed = begin(name)
   paths = {"conv/kernel", "dense/kernel"}
   assert {key.rpartition("/")[0] for key in theta} == paths
   for x in theta.values():
     assert x.dtype == jnp.float32
-  again = TABLE[name][0].init(KEY, draw())
-  same((theta, fixed), again)
-  assert set(adapters.labels(theta).values()) <= {
-    "lora_a",
-    "lora_b",
-    "magnitude",
-    "gains",
-    "sparse",
-  }
-
-
-@every
-def test_begins_as_the_identity(name):
-  params = draw()
-  if name == "masked":
-    params = pruning.apply_mask(params, half(params))
-  out = TABLE[name][0].merge(params, *start(name))
-  same(out, params, rtol=0 if TABLE[name][1] else 4e-7, atol=0)
-
-
-@every
-def test_merging_is_applying_and_the_rest_stays(name):
-  adapter, (theta, fixed) = TABLE[name][0], start(name)
-  params, theta = draw(), moved(theta)
-  before = jax.tree.map(np.array, (params, theta))
-  _, applied = program(name)(params, theta)
-  merged = adapter.merge(params, theta, fixed)
-  jax.tree.map(np.testing.assert_array_equal, (params, theta), before)
-  kernels = lambda p: [p["conv"]["kernel"], p["dense"]["kernel"]]
-  same(kernels(applied)[:1], kernels(merged)[:1], rtol=2e-6, atol=1e-6)
-  same(kernels(applied)[1:], kernels(merged)[1:], rtol=1e-2)
-  for i, kernel in enumerate(kernels(params)):
-    assert kernels(merged)[i].dtype == kernel.dtype
-    assert np.any(kernels(merged)[i] != kernel)
-  rest = lambda p: (p["conv"]["bias"], p["scale"], p["empty"], p["count"])
-  same(rest(applied), rest(params))
-  same(rest(merged), rest(params))
-
-
-@every
-def test_only_theta_has_gradients(name):
-  theta, _ = start(name)
-  (of_params, of_theta), _ = program(name)(draw(), moved(theta))
-  for leaf in jax.tree.leaves(of_params):
-    assert leaf.dtype == jax.dtypes.float0 or not np.any(leaf)
-  for key, leaf in of_theta.items():
-    assert np.any(leaf), key
-  assert program(name)._cache_size() == 1
+  for x in fixed.values():
+    assert x.dtype in (jnp.float32, jnp.int32)
+  roles = {"lora_a", "lora_b", "magnitude", "gains", "sparse"}
+  assert set(adapters.labels(theta).values()) <= roles
   sizes = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   moments = sizes(jax.eval_shape(optax.adam(1e-3).init, theta))
   assert moments == 2 * sizes(theta) + 1
 
 
+@every
+def test_begins_as_the_identity(name):
+  params = jax.tree.map(np.asarray, PARAMS)
+  if name == "masked":
+    zero = lambda w, m: np.where(m, w, np.zeros((), w.dtype))
+    for layer in ("conv", "dense"):
+      kernel, mask = params[layer]["kernel"], MASKS[layer]["kernel"]
+      params[layer] = {**params[layer], "kernel": zero(kernel, mask)}
+  theta = jax.tree.map(np.asarray, begin(name)[0])
+  out = program(name)(params, theta)[-1]
+  if TABLE[name][1]:
+    return equal(out, params)
+  return close(out, params, rtol=4e-7, atol=0)
+
+
+@every
+def test_merging_is_applying_and_the_rest_stays(name):
+  theta, _ = start(TABLE[name][0], PARAMS)
+  before = jax.tree.map(np.array, (PARAMS, theta))
+  _, applied, merged = program(name)(PARAMS, theta)
+  equal((jax.tree.map(np.asarray, PARAMS), theta), before)
+  equal(applied, merged)
+  for layer in ("conv", "dense"):
+    one, two = (p[layer].pop("kernel") for p in (merged, before[0]))
+    assert one.dtype == two.dtype
+    assert np.any(one != two)
+  equal(merged, before[0])
+  assert program(name)._cache_size() == 1
+
+
+@every
+def test_only_theta_has_gradients(name):
+  (of_params, of_theta), *_ = program(name)(
+    PARAMS, start(TABLE[name][0], PARAMS)[0]
+  )
+  for leaf in jax.tree.leaves(of_params):
+    assert leaf.dtype == jax.dtypes.float0 or not np.any(leaf)
+  for key, leaf in of_theta.items():
+    assert np.any(leaf), key
+
+
+def test_eager_is_compiled():
+  adapter = TABLE["rosa"][0]
+  theta, fixed = adapter.init(KEY, PARAMS)
+  equal((theta, fixed), begin("rosa"))
+  theta, _ = start(adapter, PARAMS)
+  compiled = program("rosa")(PARAMS, theta)[-1]
+  kernel = lambda params: params["conv"]["kernel"]
+  close(
+    kernel(adapter.merge(PARAMS, theta, fixed)), kernel(compiled), rtol=1e-6
+  )
+
+
 @pytest.mark.parametrize("name", ["pissa", "dora", "rosa", "chain"])
 def test_vmap_equals_a_loop(name):
-  theta, fixed = start(name)
-  params = draw()
-  members = [moved(theta, seed) for seed in (1, 2)]
-  stacked = jax.tree.map(lambda *x: jnp.stack(x), *members)
-  many = jax.jit(jax.vmap(TABLE[name][0].apply, in_axes=(None, 0, None)))
-  together = many(params, stacked, fixed)
+  adapter, (_, fixed) = TABLE[name][0], begin(name)
+  members = [start(adapter, PARAMS, seed)[0] for seed in (1, 2)]
+  stacked = jax.tree.map(lambda *x: np.stack(x), *members)
+  many = jax.jit(jax.vmap(adapter.apply, in_axes=(None, 0, None)))
+  together = many(PARAMS, stacked, fixed)
   for i, member in enumerate(members):
-    _, alone = program(name)(params, member)
-    mine = jax.tree.map(lambda x, i=i: x[i], together)
-    kernel = lambda p: p["conv"]["kernel"]
-    same(kernel(mine), kernel(alone), rtol=2e-6, atol=1e-6)
+    alone = program(name)(PARAMS, member)[1]
+    kernel = lambda params: np.asarray(params["conv"]["kernel"])
+    close(kernel(together)[i], kernel(alone), rtol=2e-6)
 
 
 def test_checkpoints(tmp_path):
-  saved = start("rosa")
+  saved = begin("rosa")
   checkpoint.save(tmp_path / "theta", saved)
-  same(checkpoint.load(tmp_path / "theta", saved), saved)
+  equal(checkpoint.load(tmp_path / "theta", saved), saved)
 
 
 class Linen(nn.Module):
@@ -215,22 +203,25 @@ class Equinox(eqx.Module):
 @functools.cache
 def frameworks():
   """The same numbers in four frameworks; equinox has [O, I]."""
-  params = Linen().init(KEY, jnp.ones((1, 4)))["params"]
+  params = {
+    "first": {"kernel": draw(4, 8), "bias": draw(8)},
+    "second": {"kernel": draw(8, 4), "bias": draw(4)},
+  }
+  # Its own parameters come as linen makes them.
+  shapes = jax.eval_shape(Linen().init, KEY, np.ones((1, 4), np.float32))
+  linen = jax.tree.map(lambda _, p: p, shapes["params"], params)
   with jax.numpy_dtype_promotion("standard"):
-    module = Nnx(nnx.Rngs(0))
+    module = nnx.eval_shape(lambda: Nnx(nnx.Rngs(0)))
   state = nnx.split(module)[1]
   nnx.replace_by_pure_dict(state, params)
-  linear = lambda i, o, p: eqx.tree_at(
-    lambda x: (x.weight, x.bias),
-    eqx.nn.Linear(i, o, key=KEY),
-    (p["kernel"].T, p["bias"]),
+  shape = eqx.filter_eval_shape(eqx.nn.Linear, 4, 8, key=KEY)
+  linear = lambda p: eqx.tree_at(
+    lambda x: (x.weight, x.bias), shape, (p["kernel"].T, p["bias"])
   )
-  own = Equinox(
-    linear(4, 8, params["first"]), jax.nn.relu, linear(8, 4, params["second"])
-  )
+  own = Equinox(linear(params["first"]), jax.nn.relu, linear(params["second"]))
   return {
-    "dict": jax.tree.map(np.asarray, dict(params)),
-    "linen": params,
+    "dict": params,
+    "linen": linen,
     "nnx state": state,
     "nnx dict": nnx.to_pure_dict(state),
     "equinox": own,
@@ -251,7 +242,11 @@ FRAMEWORK_TABLE = {
   "dora": lambda tree: adapters.dora(2),
   "ia3": lambda tree: adapters.ia3("inputs"),
   "rosa": lambda tree: adapters.rosa(
-    1, adapters.sparse_masks(pruning.magnitude(tree), 0.25)
+    1,
+    jax.tree.map(
+      lambda w: np.asarray(w) > 0.5 if getattr(w, "ndim", 0) == 2 else None,
+      tree,
+    ),
   ),
 }
 
@@ -260,29 +255,37 @@ FRAMEWORK_TABLE = {
 def merged_in(framework):
   """Kernels that each adapter makes of the same theta, as [I, O]."""
   tree = frameworks()[framework]
-  found = []
+  work = []
   for make in FRAMEWORK_TABLE.values():
     adapter = make(tree)
-    theta, fixed = adapter.init(KEY, tree)
-    assert len(adapters.summary(tree, theta).rows) == 4
+    theta, fixed = start(adapter, tree)
     theta = {
-      key: jnp.sin(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape)
+      key: np.sin(np.arange(x.size, dtype=x.dtype)).reshape(x.shape)
       for key, x in theta.items()
     }
     for key in [key for key in theta if key.endswith("sparse")]:
-      places = fixed[key.replace("sparse", "indices")]
-      width = {"first": (4, 8), "second": (8, 4)}[key.split("/")[0]]
+      # Values by place, and places lie in the order of each kernel.
+      places = np.asarray(fixed[key.replace("sparse", "indices")])
+      inputs, outputs = (4, 8) if key.startswith("first") else (8, 4)
       if framework == "equinox":
-        rows, columns = places % width[0], places // width[0]
-        places = rows * width[1] + columns
-      theta[key] = jnp.cos(places.astype(jnp.float32))
-    merged = adapter.merge(tree, theta, fixed)
-    assert jax.tree.structure(merged) == jax.tree.structure(tree)
-    found += weights(framework, merged)
-  return found
+        places = places % inputs * outputs + places // inputs
+      theta[key] = np.cos(places).astype(np.float32)
+    assert len(adapters.summary(tree, theta).rows) == 4
+    work.append((adapter, theta, fixed))
+  arrays, rest = eqx.partition(tree, eqx.is_array)
+
+  @jax.jit
+  def merge(arrays):
+    whole = eqx.combine(arrays, rest)
+    return [
+      eqx.filter(adapter.merge(whole, theta, fixed), eqx.is_array)
+      for adapter, theta, fixed in work
+    ]
+
+  return [w for found in merge(arrays) for w in weights(framework, found)]
 
 
 @pytest.mark.parametrize("name", ["linen", "nnx state", "nnx dict", "equinox"])
 def test_frameworks_agree(name):
   for ours, theirs in zip(merged_in("dict"), merged_in(name), strict=True):
-    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+    close(ours, theirs)

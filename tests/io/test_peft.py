@@ -93,9 +93,12 @@ def test_round_trip(name, tmp_path):
   loaded = load(tmp_path / "one")
   same(loaded.theta, theta)
   same(loaded.fixed, fixed)
-  merged = adapter.merge(draw(), theta, fixed)
-  again = loaded.adapter.merge(draw(), loaded.theta, loaded.fixed)
-  jax.tree.map(np.testing.assert_array_equal, merged, again)
+  parts = adapters.parts(adapter, draw(), theta, fixed)
+  again = adapters.parts(loaded.adapter, draw(), loaded.theta, loaded.fixed)
+  assert {k: p.scale for k, p in parts.items()} == {
+    k: p.scale for k, p in again.items()
+  }
+  jax.tree.map(np.testing.assert_array_equal, parts, again)
   assert loaded.config["task_type"] == "CAUSAL_LM"
   assert loaded.config["mine"] == [1]
   # Writing what was read gives the same.

@@ -290,17 +290,29 @@ def _column_norms(kernel: jax.Array, part: Part) -> jax.Array:
 def _sparse_product(x, kernel, values, indices, gradient, precision):
   """Multiply x [..., I] with W + S, where S has values at flat indices."""
   del gradient
-  return _product(x, _filled(kernel, values, indices), precision=precision)
+  return _product(x, scattered(kernel, values, indices), precision=precision)
 
 
-def _filled(kernel, values, indices):
-  rows, columns = _places(kernel, indices)
-  return kernel.at[rows, columns].add(values.astype(kernel.dtype))
+def scattered(
+  kernel: jax.Array, values: jax.Array, places: jax.Array
+) -> jax.Array:
+  """Add values to a kernel; their gradient is gathered at their places.
 
+  Args:
+    kernel: The kernel.
+    values: The values [K].
+    places: Their flat indices in C order [K], none of them twice.
 
-def _places(kernel, indices):
-  width = jnp.asarray(kernel.shape[1], indices.dtype)
-  return indices // width, indices % width
+  Returns:
+    The sum, in the type of the kernel and sharded like it.
+  """
+  sharding = jax.typeof(kernel).sharding
+  return kernel.at[jnp.unravel_index(places, kernel.shape)].add(
+    values.astype(kernel.dtype),
+    unique_indices=True,
+    # On a mesh of explicit axes it must be said where the result lies.
+    out_sharding=sharding if any(sharding.spec) else None,
+  )
 
 
 def _sparse_product_fwd(x, kernel, values, indices, gradient, precision):
@@ -311,9 +323,9 @@ def _sparse_product_fwd(x, kernel, values, indices, gradient, precision):
 def _sparse_product_bwd(gradient, precision, residuals, dy):
   x, kernel, values, indices = residuals
   dy = dy.astype(x.dtype)
-  filled = _filled(kernel, values, indices)
+  filled = scattered(kernel, values, indices)
   dx = _product(dy, filled.T, precision=precision).astype(x.dtype)
-  rows, columns = _places(kernel, indices)
+  rows, columns = jnp.unravel_index(indices, kernel.shape)
   flat_x, flat_dy = (z.reshape(-1, z.shape[-1]) for z in (x, dy))
   if gradient == "dense":
     whole = _product(flat_x.T, flat_dy, precision=precision)

@@ -31,7 +31,7 @@ from effjax.adapters.base import (
   wide_type,
 )
 from effjax.adapters.composition import sequence
-from effjax.adapters.factored import Part
+from effjax.adapters.factored import Part, scattered
 from effjax.adapters.low_rank import Alpha, Rank, lora
 from effjax.pruning import masks as masking
 
@@ -96,7 +96,7 @@ def shira(masks: Tree, *, layout: layouts.Layout = None) -> Adapter:
       found = {}
       for path, kernel in whole.items():
         values, places = _arrays(theta, fixed, path)
-        add = _added
+        add = scattered
         for _ in range(batches[path]):
           add = jax.vmap(add)
         found[path] = add(kernel, values.astype(kernel.dtype), places)
@@ -308,13 +308,3 @@ def _arrays(theta: Flat, fixed: Flat, path: str) -> tuple[jax.Array, jax.Array]:
       f" {places.shape}"
     )
   return values, places
-
-
-def _added(
-  kernel: jax.Array, values: jax.Array, places: jax.Array
-) -> jax.Array:
-  """Add values at flat places; the gradient of values is gathered there."""
-  where = jnp.unravel_index(places, kernel.shape)
-  return kernel.at[where].add(
-    values, indices_are_sorted=True, unique_indices=True
-  )

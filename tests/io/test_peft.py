@@ -11,17 +11,17 @@ import pytest
 
 from effjax import adapters, io
 from effjax.io import bases, peft_config, safetensors
+from tests.adapters import draws
 
 
-def draw(seed=0):
-  rng = np.random.default_rng(seed)
-  make = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+def base(seed=0):
+  make = lambda i, *shape: draws.draw(*shape, seed=10 * seed + i)
   return {
-    "layer_0": {"query": {"kernel": make(6, 4)}, "bias": make(4)},
-    "layer_1": {"query": {"kernel": make(6, 4)}},
-    "conv": {"kernel": make(3, 2, 2, 4)},
-    "embed": {"embedding": make(9, 4)},
-    "stack": {"kernel": make(3, 6, 4)},
+    "layer_0": {"query": {"kernel": make(0, 6, 4)}, "bias": make(1, 4)},
+    "layer_1": {"query": {"kernel": make(2, 6, 4)}},
+    "conv": {"kernel": make(3, 3, 2, 2, 4)},
+    "embed": {"embedding": make(4, 9, 4)},
+    "stack": {"kernel": make(5, 3, 6, 4)},
   }
 
 
@@ -36,10 +36,15 @@ NAMES = {
 names = NAMES.__getitem__
 
 
-def masks(density=0.25):
-  scores = jax.tree.map(jnp.abs, draw(5))
-  where = [*list(NAMES)[:2], "stack/kernel"]
-  return adapters.sparse_masks(scores, density, where=where, layout=LAYOUT)
+# Six of 24 weights of each kernel.
+_RANKS = np.argsort(draws.draw(5, 24), axis=1).argsort(axis=1).reshape(5, 6, 4)
+MASKS = {
+  "layer_0": {"query": {"kernel": _RANKS[0] < 6}, "bias": None},
+  "layer_1": {"query": {"kernel": _RANKS[1] < 6}},
+  "conv": {"kernel": None},
+  "embed": {"embedding": None},
+  "stack": {"kernel": _RANKS[2:] < 6},
+}
 
 
 ADAPTERS = {
@@ -51,39 +56,26 @@ ADAPTERS = {
   "dora": lambda: adapters.dora(
     2, alpha=3, where=".*query.*|stack.*", layout=LAYOUT
   ),
-  "rosa": lambda: adapters.rosa(2, masks(), alpha=3, layout=LAYOUT),
-  "sparse": lambda: adapters.rosa(0, masks(), layout=LAYOUT),
+  "rosa": lambda: adapters.rosa(2, MASKS, alpha=3, layout=LAYOUT),
+  "sparse": lambda: adapters.rosa(0, MASKS, layout=LAYOUT),
 }
 
 
 @functools.cache
 def started(name):
   adapter = ADAPTERS[name]()
-  theta, fixed = adapter.init(jax.random.key(0), draw())
-  rng = np.random.default_rng(1)
-  theta = {
-    k: x + jnp.asarray(rng.normal(size=x.shape), x.dtype)
-    for k, x in theta.items()
-  }
-  return adapter, theta, fixed
+  return adapter, *draws.start(adapter, base())
 
 
 def save(path, name, **options):
   adapter, theta, fixed = started(name)
   options = {"names": names, "layout": LAYOUT, **options}
-  io.save_peft(path, adapter, draw(), theta, fixed, **options)
+  io.save_peft(path, adapter, base(), theta, fixed, **options)
 
 
 def load(path, params=None, **options):
   options = {"names": names, "layout": LAYOUT, **options}
-  return io.load_peft(path, params or draw(), **options)
-
-
-def same(one, two):
-  assert one.keys() == two.keys()
-  for key, x in one.items():
-    assert x.dtype == two[key].dtype
-    np.testing.assert_array_equal(x, two[key])
+  return io.load_peft(path, base() if params is None else params, **options)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
@@ -91,10 +83,10 @@ def test_round_trip(name, tmp_path):
   adapter, theta, fixed = started(name)
   save(tmp_path / "one", name, config={"task_type": "CAUSAL_LM", "mine": [1]})
   loaded = load(tmp_path / "one")
-  same(loaded.theta, theta)
-  same(loaded.fixed, fixed)
-  parts = adapters.parts(adapter, draw(), theta, fixed)
-  again = adapters.parts(loaded.adapter, draw(), loaded.theta, loaded.fixed)
+  draws.equal(loaded.theta, theta)
+  draws.equal(loaded.fixed, fixed)
+  parts = adapters.parts(adapter, base(), theta, fixed)
+  again = adapters.parts(loaded.adapter, base(), loaded.theta, loaded.fixed)
   assert {k: p.scale for k, p in parts.items()} == {
     k: p.scale for k, p in again.items()
   }
@@ -104,7 +96,7 @@ def test_round_trip(name, tmp_path):
   # Writing what was read gives the same.
   io.save_peft(
     tmp_path / "two",
-    *(loaded.adapter, draw(), loaded.theta, loaded.fixed),
+    *(loaded.adapter, base(), loaded.theta, loaded.fixed),
     names=names,
     layout=LAYOUT,
     config=loaded.config,
@@ -114,7 +106,7 @@ def test_round_trip(name, tmp_path):
   one, two = (
     tmp_path / run / "adapter_model.safetensors" for run in ("one", "two")
   )
-  same(safetensors.read(one), safetensors.read(two))
+  draws.equal(safetensors.read(one), safetensors.read(two))
   assert safetensors.read_metadata(one) == safetensors.read_metadata(two)
 
 
@@ -133,11 +125,11 @@ def test_tensors_are_those_of_peft(tmp_path):
   assert arrays[f"{prefix}embed.lora_embedding_A"].shape == (2, 9)
   assert arrays[f"{prefix}blocks.2.up.lora_A.weight"].shape == (2, 6)
   # The convolution of A, then of B, is that of the sum.
-  merged = adapter.merge(draw(), theta, {})["conv"]["kernel"]
+  merged = draws.merged(adapter, base(), theta, {})["conv"]["kernel"]
   a, b = (arrays[f"{prefix}conv.lora_{x}.weight"] for x in "AB")
   delta = 0.3 / 2 * np.einsum("rihw,or->hwio", a, b[:, :, 0, 0])
   np.testing.assert_allclose(
-    merged - draw()["conv"]["kernel"], delta, rtol=1e-4, atol=1e-5
+    merged - base()["conv"]["kernel"], delta, rtol=1e-4, atol=1e-5
   )
   config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
   assert (config["r"], config["lora_alpha"]) == (2, 5)
@@ -171,7 +163,7 @@ def test_rows_of_rosa(tmp_path):
     arrays[key] = arrays[key].astype(np.int16)
     arrays[key.replace("col_idx", "row_idx")] = np.arange(4, dtype=np.int16)
   safetensors.write(tmp_path / "a" / "adapter_model.safetensors", arrays)
-  same(load(tmp_path / "a").fixed, fixed)
+  draws.equal(load(tmp_path / "a").fixed, fixed)
   arrays[f"{module}.rosa_spa.col_idx"][0] = -1
   safetensors.write(tmp_path / "a" / "adapter_model.safetensors", arrays)
   with pytest.raises(ValueError, match=r"blocks\.1\.up.*int16"):
@@ -182,9 +174,9 @@ def test_types_are_kept(tmp_path):
   adapter, theta, _ = started("dora")
   theta = {key: x.astype(jnp.bfloat16) for key, x in theta.items()}
   io.save_peft(
-    tmp_path / "a", adapter, draw(), theta, names=names, layout=LAYOUT
+    tmp_path / "a", adapter, base(), theta, names=names, layout=LAYOUT
   )
-  same(load(tmp_path / "a").theta, theta)
+  draws.equal(load(tmp_path / "a").theta, theta)
 
 
 @pytest.fixture(scope="module")
@@ -201,16 +193,16 @@ def copy(written, tmp_path):
 
 
 def test_another_base(copy):
-  other = draw(3)
+  other = base(3)
   with pytest.raises(ValueError, match="belongs to another base"):
     load(copy, other)
   load(copy, other, check_base=False)
-  shapes = jax.eval_shape(draw)
+  shapes = jax.eval_shape(base)
   load(copy, shapes, check_base=False)
   # The same numbers in fewer bits are the same base.
-  few = jax.tree.map(lambda x: x.astype(jnp.bfloat16), draw())
-  wide = jax.tree.map(lambda x: x.astype(jnp.float32), few)
-  assert bases.digest(few) == bases.digest(wide) != bases.digest(draw())
+  few = jax.tree.map(lambda x: x.astype(jnp.bfloat16), base())
+  wide = jax.tree.map(lambda x: x.astype(np.float32), few)
+  assert bases.digest(few) == bases.digest(wide) != bases.digest(base())
 
 
 def changed(copy, change):
@@ -264,11 +256,9 @@ def test_wrong_tensors(change, words, copy):
 
 
 def test_copies_of_the_base_are_passed_over(copy):
-  base = {
-    "base_model.model.embed.weight": np.asarray(draw()["embed"]["embedding"])
-  }
-  changed(copy, lambda arrays: arrays.update(base))
-  same(load(copy).theta, started("lora")[1])
+  own = {"base_model.model.embed.weight": base()["embed"]["embedding"]}
+  changed(copy, lambda arrays: arrays.update(own))
+  draws.equal(load(copy).theta, started("lora")[1])
 
 
 @pytest.mark.parametrize(
@@ -314,18 +304,18 @@ def test_what_is_there_is_not_replaced_unasked(copy):
   with pytest.raises(FileExistsError, match="overwrite=True"):
     save(copy, "dora")
   save(copy, "dora", overwrite=True)
-  same(load(copy).theta, started("dora")[1])
+  draws.equal(load(copy).theta, started("dora")[1])
 
 
 def test_what_the_format_lacks(tmp_path):
   adapter = adapters.ia3(where=".*query/kernel")
-  theta, _ = adapter.init(jax.random.key(0), draw())
+  theta, _ = draws.start(adapter, base())
   with pytest.raises(ValueError, match=r"\(IA\)\^3"):
-    io.save_peft(tmp_path / "a", adapter, draw(), theta, names=names)
+    io.save_peft(tmp_path / "a", adapter, base(), theta, names=names)
   adapter = adapters.dora(1, where="conv/kernel")
-  theta, _ = adapter.init(jax.random.key(0), draw())
+  theta, _ = draws.start(adapter, base())
   with pytest.raises(ValueError, match="dense layers only"):
-    io.save_peft(tmp_path / "a", adapter, draw(), theta, names=names)
+    io.save_peft(tmp_path / "a", adapter, base(), theta, names=names)
   with pytest.raises(ValueError, match="both called 'all'"):
     save(tmp_path / "a", "lora", names=lambda _: "all")
   assert not (tmp_path / "a").exists()
@@ -340,23 +330,22 @@ def test_patterns():
 
 def test_checkpoints_know_their_base(tmp_path):
   adapter, theta, fixed = started("rosa")
-  io.save_adapter(tmp_path / "a", draw(), theta, fixed, metadata={"step": 3})
-  found = io.load_adapter(tmp_path / "a", draw(), adapter)
-  same(found[0], theta)
-  same(found[1], fixed)
+  io.save_adapter(tmp_path / "a", base(), theta, fixed, metadata={"step": 3})
+  found = io.load_adapter(tmp_path / "a", base(), adapter)
+  draws.equal(found[0], theta)
+  draws.equal(found[1], fixed)
   with pytest.raises(ValueError, match="another base"):
-    io.load_adapter(tmp_path / "a", draw(3), adapter)
-  io.load_adapter(tmp_path / "a", draw(3), adapter, check_base=False)
+    io.load_adapter(tmp_path / "a", base(3), adapter)
+  io.load_adapter(tmp_path / "a", base(3), adapter, check_base=False)
   with pytest.raises(ValueError, match="fit what is loaded"):
-    io.load_adapter(tmp_path / "a", draw(), started("lora")[0])
+    io.load_adapter(tmp_path / "a", base(), started("lora")[0])
 
 
 def test_merged_weights(tmp_path):
-  adapter, theta, fixed = started("lora")
-  params = {k: v for k, v in draw().items() if k != "stack"}
+  params = {k: v for k, v in base().items() if k != "stack"}
   adapter = adapters.lora(2, where="layer_0/query/kernel|conv/kernel")
-  theta, fixed = adapter.init(jax.random.key(0), params)
-  merged = adapter.merge(params, theta, fixed)
+  theta, fixed = draws.start(adapter, params)
+  merged = draws.merged(adapter, params, theta, fixed)
   safetensors.save_weights(
     tmp_path / "w.safetensors", merged, names=lambda path: path
   )

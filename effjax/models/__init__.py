@@ -1,6 +1,16 @@
-"""Image models in linen: init(key, images) and apply(variables, images)."""
+"""Models of images and of language in linen."""
 
-from effjax.models import efficientnet, face_attributes, layers
+from effjax.models import (
+  bert,
+  efficientnet,
+  face_attributes,
+  generation,
+  layers,
+  llama,
+  llama_weights,
+  sampling,
+  tokenizers,
+)
 from effjax.models.capturing import Capture, Layer, capture
 from effjax.models.cnn import CNN
 from effjax.models.efficientnet import EfficientNetLite
@@ -18,9 +28,15 @@ __all__ = [
   "Layer",
   "MobileNetV1",
   "ResNet",
+  "bert",
   "build",
   "capture",
   "efficientnet",
   "face_attributes",
+  "generation",
   "layers",
+  "llama",
+  "llama_weights",
+  "sampling",
+  "tokenizers",
 ]

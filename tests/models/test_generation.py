@@ -232,9 +232,9 @@ def test_lengths_are_few():
   assert all(n <= decoding.bucket(n) < max(17, 1.5 * n) for n in range(1, 999))
 
 
-@pytest.mark.data
-@pytest.mark.slow
-def test_golden_values_of_smollm2(optimised):
+@pytest.fixture(scope="module")
+def smollm2():
+  """The real model, its parameters and its tokenizer."""
   try:
     content = data.source("smollm2", "all").arrays["contents"][0]
   except FileNotFoundError:
@@ -242,7 +242,13 @@ def test_golden_values_of_smollm2(optimised):
   file = gguf.parse(content)
   config = llama_weights.gguf_config(file.metadata, file.tensors)
   params = llama_weights.load(config, file.tensors, "gguf")
-  params, module = jax.tree.map(jnp.asarray, params), llama.Llama(config)
+  params = jax.tree.map(jnp.asarray, params)
+  return llama.Llama(config), params, tokenizers.from_gguf(file.metadata)
+
+
+@pytest.mark.data
+def test_golden_logits_of_smollm2(smollm2, optimised):
+  module, params, _ = smollm2
   golden = np.load(GOLDEN / "smollm_logits.npz")
   ids = golden["ids"].astype(np.int32)
   logits = np.asarray(
@@ -252,19 +258,29 @@ def test_golden_values_of_smollm2(optimised):
   )
   np.testing.assert_allclose(logits[-1], golden["last_logits"], atol=1e-3)
   np.testing.assert_allclose(logits[:, :256], golden["logits_slice"], atol=1e-3)
-  total = np.log(np.sum(np.exp(np.float64(logits)), 1))
+  total = np.log(np.sum(np.exp(logits, dtype=np.float64), 1))
   np.testing.assert_allclose(total, golden["logsumexp"], atol=1e-3)
   nll = total[:-1] - logits[np.arange(53), ids[1:]]
   np.testing.assert_allclose(nll, golden["nll"], atol=1e-3)
   best = golden["top10_ids"]
   np.testing.assert_array_equal(np.argmax(logits, 1), best[:, 0])
-  made = tokenizers.from_gguf(file.metadata)
-  (found,) = generation.generate(
-    None,
-    *llama_weights.fuse(module, params),
-    [ids.tolist()],
-    max_tokens=24,
-    tokenizer=made,
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_golden_tokens_of_smollm2(smollm2, optimised):
+  module, params, made = smollm2
+  golden = np.load(GOLDEN / "smollm_logits.npz")
+  prompt, expected = golden["ids"].tolist(), tuple(golden["greedy24"].tolist())
+  options = {"max_tokens": 24, "tokenizer": made}
+  fused, ready = llama_weights.fuse(module, params)
+  (found,) = generation.generate(None, fused, ready, [prompt], **options)
+  assert found.tokens == expected
+  assert found.text == made.decode(expected)
+  # In company, and after a prefix.
+  prefix = generation.read_prefix(module, params, prompt[:30])
+  two = [prompt[30:], prompt[30:50]]
+  together = generation.generate(
+    None, module, params, two, prefix=prefix, **options
   )
-  assert found.tokens == tuple(golden["greedy24"].tolist())
-  assert found.text == made.decode(golden["greedy24"])
+  assert together[0].tokens == expected

@@ -117,14 +117,6 @@ def draw(
 
   Returns:
     Tokens, int32 [B].
-
-  >>> draw(
-  ...   jax.random.split(jax.random.key(0), 2),
-  ...   jnp.array([[0.0, 1.0], [1.0, 0.0]]),
-  ...   temperature=1.0,
-  ...   top_k=1,
-  ... ).tolist()
-  [1, 0]
   """
   found, tokens = candidates(logits / temperature, top_k=top_k, top_p=top_p)
   places = jax.vmap(jax.random.categorical)(keys, found)

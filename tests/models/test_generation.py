@@ -95,25 +95,29 @@ def test_a_token_ends_a_text():
 
 
 def test_what_was_read_before():
-  """A prefix, read in two pieces, is as the beginning of a prompt."""
-  past, after = PROMPTS[1][:3], [PROMPTS[1][3:], PROMPTS[1][3:5]]
-  whole = [continue_alone([*past, *more], NEW) for more in after]
+  """A prefix, read in two pieces, is as the beginning of every prompt."""
+  past = PROMPTS[1][:3]
+  after = [PROMPTS[1][3:], PROMPTS[1][3:5], PROMPTS[0]]
   first = generation.read_prefix(MODEL, PARAMS, past[:1], room=32)
   prefix = generation.read_prefix(MODEL, PARAMS, past[1:], prefix=first)
   assert prefix.tokens == tuple(past)
   assert (first.used, prefix.used) == (16, 32)
-  # One prompt goes on in the same cache, several in larger ones of their own.
+  # What is one sequence goes on in the same cache.
   assert prefix.cache.positions.shape == first.cache.positions.shape
-  assert generate(after[:1], prefix=prefix)[0].tokens == whole[0]
+  whole = [continue_alone([*past, *more], NEW) for more in after]
   assert [made.tokens for made in generate(after, prefix=prefix)] == whole
 
 
 def test_draws_depend_on_key_and_row_alone():
   key = jax.random.key(3)
-  together = generate(key=key, sampling=WARM)
-  assert together == generate(key=key, sampling=WARM)
-  assert together[:1] == generate(PROMPTS[:1], key=key, sampling=WARM)
-  assert together != generate(key=jax.random.key(4), sampling=WARM)
+  found = generate(key=key, sampling=WARM)
+  assert found == generate(key=key, sampling=WARM)
+  other = [PROMPTS[0], PROMPTS[0], PROMPTS[2]]
+  company = generate(other, key=key, sampling=WARM)
+  assert [company[0], company[2]] == [found[0], found[2]]
+  assert company[1] not in found
+  assert company[1] != company[0]
+  assert found != generate(key=jax.random.key(4), sampling=WARM)
 
 
 def test_penalty_of_what_was_there():

@@ -83,7 +83,7 @@ def _cases(
       name=f"{method}, {copies} copies, {name}, {batch} of {size}x{size}x3",
       ours=lambda run=run: jax.block_until_ready(run()),
       peers={
-        f"captum, {part * batch} images at once, {threads} threads": theirs[
+        f"captum, {part * batch} images at once{_threads(threads)}": theirs[
           method
         ](copies, part * batch, threads)
         for part in (copies, max(1, copies // 5))
@@ -95,6 +95,11 @@ def _cases(
     )
     for method, run in ours.items()
   ]
+
+
+def _threads(number: int) -> str:
+  """Say how many threads work, where they do."""
+  return "" if harness.on_accelerator() else f", {number} threads"
 
 
 def _captum(

@@ -122,7 +122,7 @@ def _case(
     network = network.to(device)
     batch = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
     peers = {
-      f"torch, as published, {threads} thread{'s' * (threads > 1)}": (
+      f"torch, as published{_threads(threads)}": (
         functools.partial(_published, torch, network, batch, threads)
       )
       for threads in harness.torch_threads(torch)
@@ -137,6 +137,12 @@ def _case(
     note=note,
     limit=f"{flops / 1e9:.3g} GFLOP with Gram or dual form, whichever is less",
   )
+
+
+def _threads(number: int) -> str:
+  """Say how many threads work, where they do."""
+  many = "s" * (number > 1)
+  return "" if harness.on_accelerator() else f", {number} thread{many}"
 
 
 def _flops(capture: Any, params: Any, images: jax.Array, rules: Any) -> float:

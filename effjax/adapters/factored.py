@@ -37,8 +37,10 @@ from effjax.adapters.base import (
 )
 from effjax.adapters.quantized import dense_value
 
-# Nonzero weights whose gradients are gathered at a time.
-_CHUNK = 1024
+# Sparse weights whose gradients are gathered at a time: with more the rows miss
+# the cache, 5 times slower at 4096.
+_CHUNK = 128
+_GRADIENTS = ("auto", "dense", "gathered")
 
 
 @functools.partial(
@@ -168,7 +170,7 @@ def dense(
   kernel: Any,
   part: Part | None = None,
   *,
-  gradient: str = "dense",
+  gradient: str = "auto",
   precision: Any = None,
 ) -> jax.Array:
   """Multiply inputs with an adapted kernel without forming W + s A B.
@@ -180,7 +182,8 @@ def dense(
       gradients for the kernel too.
     gradient: How the gradient of sparse values is found: "dense" gathers it
       from that of the whole kernel, "gathered" multiplies the rows of inputs
-      and outputs that belong to each value.
+      and outputs that belong to each value, at a density of 1 % in a third of
+      the time on CPUs; "auto" is "gathered" on CPUs, "dense" elsewhere.
     precision: Of the products, as in `jax.numpy.matmul`.
 
   Returns:
@@ -206,9 +209,9 @@ def dense(
   if part.inputs is not None:
     x = _scaled(x, part.inputs)
   if part.values is not None:
-    if gradient not in ("dense", "gathered"):
+    if gradient not in _GRADIENTS:
       raise ValueError(
-        f"gradient={gradient!r} is neither 'dense' nor 'gathered'"
+        f"gradient={gradient!r} is none of {', '.join(_GRADIENTS)}"
       )
     y = _sparse_product(
       x, kernel, part.values, part.indices, gradient, precision
@@ -327,11 +330,14 @@ def _sparse_product_bwd(gradient, precision, residuals, dy):
   dx = _product(dy, filled.T, precision=precision).astype(x.dtype)
   rows, columns = jnp.unravel_index(indices, kernel.shape)
   flat_x, flat_dy = (z.reshape(-1, z.shape[-1]) for z in (x, dy))
-  if gradient == "dense":
-    whole = _product(flat_x.T, flat_dy, precision=precision)
-    slopes = whole[rows, columns]
+  whole = lambda x, dy: _product(x.T, dy, precision=precision)[rows, columns]
+  gathered = lambda x, dy: _gathered(x.T, dy.T, rows, columns)
+  if gradient == "auto":
+    slopes = jax.lax.platform_dependent(
+      flat_x, flat_dy, cpu=gathered, default=whole
+    )
   else:
-    slopes = _gathered(flat_x.T, flat_dy.T, rows, columns)
+    slopes = (whole if gradient == "dense" else gathered)(flat_x, flat_dy)
   # The kernel is a constant; zeros are not even formed.
   return dx, None, slopes.astype(values.dtype), None
 

@@ -70,7 +70,8 @@ def lora(
     initial: "uniform" (Kaiming) or "gaussian" A and B = 0; or "pissa" and
       "olora", which begin with the leading singular vectors or the first
       columns of a QR decomposition. The product they begin with is kept in
-      fixed and subtracted, so that the kernels begin unchanged.
+      fixed and subtracted, so that the kernels begin unchanged but for
+      rounding.
 
   Returns:
     The adapter; its theta has the roles "lora_a" [..., I, R] and "lora_b"

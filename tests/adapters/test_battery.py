@@ -43,7 +43,7 @@ MASKS = {
 # Name -> adapter, and whether it begins as the identity bit for bit.
 TABLE = {
   "lora": (adapters.lora(2, alpha=3, where=WHERE), True),
-  "pissa": (adapters.ADAPTERS["pissa"](2, alpha=3, where=WHERE), True),
+  "pissa": (adapters.ADAPTERS["pissa"](2, alpha=3, where=WHERE), False),
   "dora": (adapters.dora(2, alpha=3, where=WHERE), False),
   "ia3": (
     adapters.ia3([("conv.*", "outputs"), (".*", "inputs")], where=WHERE),
@@ -114,7 +114,7 @@ def test_begins_as_the_identity(name):
   out = program(name)(params, theta)[-1]
   if TABLE[name][1]:
     return equal(out, params)
-  return close(out, params, rtol=4e-7, atol=0)
+  return close(out, params, rtol=4e-7, atol=1e-6)
 
 
 @every

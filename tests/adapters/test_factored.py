@@ -46,7 +46,7 @@ def factored(name, theta, **options):
 
 @pytest.mark.parametrize("name", TABLE)
 def test_outputs_and_gradients(name):
-  ways = ("dense", "gathered")[: 1 + (name in ("rosa", "sparse"))]
+  ways = ("auto", "dense")[: 1 + (name in ("rosa", "sparse"))]
   forms = [
     functools.partial(merged, name),
     *(functools.partial(factored, name, gradient=way) for way in ways),
@@ -144,7 +144,7 @@ def test_bad_input():
   with pytest.raises(ValueError, match=r"\(3, 4, 6\) and \(5, 6\)"):
     adapters.dense(X, PARAMS["w"].T)
   part = part_of("rosa", drawn("rosa")[0])
-  with pytest.raises(ValueError, match="neither 'dense' nor"):
+  with pytest.raises(ValueError, match="none of auto, dense"):
     adapters.dense(X, kernel, part, gradient="sparse")
   twice = adapters.chain(TABLE["lora"], TABLE["lora"])
   with pytest.raises(ValueError, match="no factored form together"):

@@ -171,9 +171,9 @@ class _Conversation:
 
     self.options, self.sampling = options, sampling
     self.language = language.load(options.model, directory=options.directory)
-    self.module, self.params = llama_weights.fuse(
-      self.language.module, self.language.params
-    )
+    self.module, self.params = self.language.module, self.language.params
+    if jax.default_backend() == "cpu":
+      self.module, self.params = llama_weights.fuse(self.module, self.params)
     self.key = jax.random.key(options.seed)
     self.clear()
 

@@ -234,7 +234,7 @@ def stream(
   steps = functools.partial(
     _states, key, module, params, prompts, max_tokens, sampling, eos, prefix
   )
-  if not prompts:
+  if not len(prompts):
     return iter(())
   return _pieces(steps(parts), writers, every, max_tokens)
 

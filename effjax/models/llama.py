@@ -204,15 +204,20 @@ class Llama(nn.Module):
       positions: Position of each token [B, S], -1 for padding, which may stand
         anywhere: no token sees it.
       cache: What was read before; it must have S slots left.
-      empty: Whether the cache is known to be empty, which is faster.
+      empty: Whether the cache is known to be empty, and padding to stand behind
+        all tokens; this is faster.
       parts: As in `__call__`.
 
     Returns:
       What `logits` takes, [B, S, W], and the cache with these tokens.
     """
     positions = positions.astype(jnp.int32)
-    mask = attention.visible(positions, positions)
-    held = None if empty else attention.visible(positions, cache.positions)
+    mask, held = None, None
+    if not empty:
+      held = attention.visible(positions, cache.positions)
+      # Padding sees itself, so that what becomes of it stays finite.
+      itself = jnp.eye(tokens.shape[1], dtype=bool)[None]
+      mask = attention.visible(positions, positions) | itself
     shared = self._shared(positions, mask, held, cache.used)
     stored = (cache.keys, cache.values)
     hidden, (keys, values) = self._run(tokens, shared, stored, parts)

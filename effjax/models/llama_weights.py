@@ -102,6 +102,12 @@ def gguf_config(
     return value
 
   width, heads = get("embedding_length"), get("attention.head_count")
+  size = get("attention.key_length", width // heads)
+  if get("rope.dimension_count", size) != size:
+    raise ValueError(
+      f"The file's model rotates {get('rope.dimension_count')} of the {size}"
+      " numbers of a head, which is not supported."
+    )
   vocabulary = metadata.get("llama.vocab_size")
   if "token_embd.weight" in tensors:
     vocabulary = tensors["token_embd.weight"].shape[0]
@@ -111,7 +117,7 @@ def gguf_config(
     layers=get("block_count"),
     heads=heads,
     key_heads=get("attention.head_count_kv", heads),
-    head_size=get("attention.key_length", width // heads),
+    head_size=size,
     hidden=get("feed_forward_length"),
     context=get("context_length"),
     rope_base=float(get("rope.freq_base", 1e4)),

@@ -118,6 +118,8 @@ def draw(
   Returns:
     Tokens, int32 [B].
   """
-  found, tokens = candidates(logits / temperature, top_k=top_k, top_p=top_p)
+  # Differences stay finite where a temperature is next to nothing.
+  logits = (logits - jnp.max(logits, axis=1, keepdims=True)) / temperature
+  found, tokens = candidates(logits, top_k=top_k, top_p=top_p)
   places = jax.vmap(jax.random.categorical)(keys, found)
   return jnp.take_along_axis(tokens, places[:, None], 1)[:, 0]

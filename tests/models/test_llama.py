@@ -194,7 +194,7 @@ def test_reading_piece_by_piece(scan_layers):
   params = llama_weights.stack(PARAMS) if scan_layers else PARAMS
   cache = llama.make_cache(CONFIG, 2, 16, scan_layers=scan_layers)
   pieces = [
-    (TOKENS[:, :3], [-1, 0, 1, 2]),
+    (TOKENS[:, :3], [0, 1, 2, -1]),
     (TOKENS[:, 3:5], [3, 4, -1, -1]),
     (TOKENS[:, 5:], [-1, 5, 6, -1]),
   ]
@@ -208,7 +208,7 @@ def test_reading_piece_by_piece(scan_layers):
     found.append(logits[:, there])
   near(jnp.concatenate(found, axis=1), run(MODEL, PARAMS, TOKENS))
   assert int(cache.used) == 12
-  held = [-1, 0, 1, 2, 3, 4, -1, -1, -1, 5, 6, *[-1] * 5]
+  held = [0, 1, 2, -1, 3, 4, -1, -1, -1, 5, 6, *[-1] * 5]
   assert cache.positions[1].tolist() == held
 
 

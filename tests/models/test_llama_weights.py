@@ -102,6 +102,7 @@ def test_configurations_of_other_models(change, message):
   [
     ({"general.architecture": "gemma"}, "architecture 'gemma', expected"),
     ({"llama.block_count": None}, r"lack 'llama\.block_count'"),
+    ({"llama.rope.dimension_count": 2}, "rotates 2 of the 4 numbers"),
     ({"llama.rope.scaling.type": "yarn"}, "'yarn'.*not supported"),
   ],
 )

@@ -76,6 +76,13 @@ def test_draws_have_the_odds():
   assert counts[2:].sum() == 0
 
 
+def test_hardly_any_temperature_takes_the_largest():
+  keys = jax.random.split(jax.random.key(1), 3)
+  logits = jax.random.normal(jax.random.key(2), (3, SIZE))
+  found = _draw(keys, logits, temperature=1e-38)
+  assert found.tolist() == jnp.argmax(logits, axis=1).tolist()
+
+
 def test_rows_draw_by_their_own_keys():
   keys = jax.random.split(jax.random.key(1), 3)
   logits = jax.random.normal(jax.random.key(2), (3, SIZE))

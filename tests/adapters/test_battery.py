@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen as nn
 from flax import nnx
 
 from effjax import adapters
 from effjax.io import checkpoint
 from tests.adapters.draws import KEY, close, draw, equal, start
+from tests.pruning.test_battery import Equinox, Linen, Nnx, weights
 
 
 def params_of(seed=0):
@@ -174,25 +174,6 @@ def test_checkpoints(tmp_path):
   equal(checkpoint.load(tmp_path / "theta", saved), saved)
 
 
-class Linen(nn.Module):
-  @nn.compact
-  def __call__(self, x):
-    x = nn.relu(nn.Dense(8, name="first")(x))
-    return nn.Dense(4, name="second")(x)
-
-
-class Nnx(nnx.Module):
-  def __init__(self, rngs):
-    self.first = nnx.Linear(4, 8, rngs=rngs)
-    self.second = nnx.Linear(8, 4, rngs=rngs)
-
-
-class Equinox(eqx.Module):
-  first: eqx.nn.Linear
-  activation: object
-  second: eqx.nn.Linear
-
-
 @functools.cache
 def frameworks():
   """The same numbers in four frameworks; equinox has [O, I]."""
@@ -219,14 +200,6 @@ def frameworks():
     "nnx dict": nnx.to_pure_dict(state),
     "equinox": own,
   }
-
-
-def weights(framework, tree):
-  """The two kernels of any of them as [I, O]."""
-  if framework == "equinox":
-    return [np.asarray(tree.first.weight).T, np.asarray(tree.second.weight).T]
-  leaf = lambda x: np.asarray(x.get_value() if hasattr(x, "get_value") else x)
-  return [leaf(tree["first"]["kernel"]), leaf(tree["second"]["kernel"])]
 
 
 # Made for a tree, as masks have its structure.

@@ -4,6 +4,7 @@ Without `python -m launch.fetch smollm2` the weights are random: the work is the
 same. Both sides are float32, greedy, and keep what they have read in a cache.
 """
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -81,12 +82,10 @@ def _peers(
 ) -> tuple[dict[str, Callable[[], Any]], str]:
   """Return the same work by transformers, on one thread and on all."""
   torch = harness.torch_or_none()
-  try:
-    import transformers
-  except ModuleNotFoundError:
-    torch = None
-  if torch is None:
+  if torch is None or importlib.util.find_spec("transformers") is None:
     return {}, "torch or transformers is not installed"
+  import transformers
+
   network = torch_llama(torch, transformers, module.config, params)
   prompt = torch.tensor([tokens])
 

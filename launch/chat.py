@@ -170,8 +170,9 @@ class _Conversation:
     from effjax.studies import language
 
     self.options, self.sampling = options, sampling
-    self.language = language.load(options.model, directory=options.directory)
-    self.module, self.params = self.language.module, self.language.params
+    found = language.load(options.model, directory=options.directory)
+    self.tokenizer, self.eos = found.tokenizer, found.eos
+    self.module, self.params = found.module, found.params
     if jax.default_backend() == "cpu":
       self.module, self.params = llama_weights.fuse(self.module, self.params)
     self.key = jax.random.key(options.seed)
@@ -192,8 +193,8 @@ class _Conversation:
     from effjax.models import generation
 
     asked = [*self.messages, {"role": "user", "content": text}]
-    tokenizer, most = self.language.tokenizer, self.options.max_tokens
-    tokens = tokenizer.encode(tokenizer.chat(asked))
+    most = self.options.max_tokens
+    tokens = self.tokenizer.encode(self.tokenizer.chat(asked))
     prefix = self._read(tokens[:-1], most + _ROOM)
     pieces = generation.stream(
       jax.random.fold_in(self.key, self.turn),
@@ -202,9 +203,9 @@ class _Conversation:
       [tokens[-1:]],
       max_tokens=most,
       sampling=self.sampling,
-      eos=self.language.eos,
+      eos=self.eos,
       stop=self.options.stop,
-      tokenizer=tokenizer,
+      tokenizer=self.tokenizer,
       prefix=prefix,
     )
     said = ""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import signal as signals
@@ -42,6 +43,7 @@ def fit(
   mesh: jax.sharding.Mesh | None = None,
   rules: meshes.Rules = "data",
   profile: str | None = None,
+  frozen: Any = None,
 ) -> TrainState:
   """Train until a number of updates is done, or go on where a run stopped.
 
@@ -73,6 +75,9 @@ def fit(
     mesh: Devices to spread over, see `mesh.from_config`; None uses one.
     rules: Where parameters lie on the mesh, see `mesh.shardings`.
     profile: "a:b" traces the steps from a to b into `workdir/profile`.
+    frozen: A tree of arrays that the step takes as its third argument, the base
+      of an adapter for example: neither changed, nor saved, nor compiled into
+      the program.
 
   Returns:
     The state after the last step.
@@ -125,7 +130,10 @@ def fit(
     )
     place = _placer(mesh, rules)
     fetch = enter(Prefetch(batches, place, position, steps - start))
-    return run.train(_compile(step, state, mesh), state, fetch, start)
+    compiled = _compile(step, state, mesh)
+    if frozen is not None:
+      compiled = functools.partial(_with_frozen, compiled, frozen)
+    return run.train(compiled, state, fetch, start)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -271,6 +279,12 @@ def _compile(
   # The state stays where it lies; measures are wanted by every process.
   where = jax.tree.map(lambda x: x.sharding, state)
   return jax.jit(step, donate_argnums=0, out_shardings=(where, everywhere))
+
+
+def _with_frozen(
+  step: Callable, frozen: Any, state: TrainState, batch: Batch
+) -> tuple[TrainState, Measures]:
+  return step(state, batch, frozen)
 
 
 def _placer(

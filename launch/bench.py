@@ -30,6 +30,7 @@ SUITES = (
   "bootstrap",
   "attribution",
   "language",
+  "finetuning",
 )
 
 

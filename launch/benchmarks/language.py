@@ -71,6 +71,18 @@ def _model(quick: bool) -> tuple[llama.Llama, Any, str]:
       return found.module, found.params, "SmolLM2-135M"
     except FileNotFoundError:
       pass
+  return random_model(quick)
+
+
+def random_model(quick: bool) -> tuple[llama.Llama, Any, str]:
+  """Return a model with random weights, and what to call it.
+
+  Args:
+    quick: Whether it is small, else of the size of SmolLM2-135M.
+
+  Returns:
+    The model, its parameters and its name.
+  """
   module = llama.Llama(SMALL if quick else SMOLLM2)
   tokens = jnp.zeros((1, 1), jnp.int32)
   params = jax.jit(module.init)(jax.random.key(0), tokens)["params"]

@@ -1,0 +1,200 @@
+"""Training steps of adapters on SmolLM2-135M, against peft and transformers.
+
+Both sides are float32, LoRA of rank 8 on all linear layers of the blocks, AdamW
+and the same tokens that count. Texts of the lengths of e-mails are packed into
+rows by us; the peer pads batches of texts that were sorted by length.
+"""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from effjax import adapters, training
+from effjax.data import packing
+from effjax.data.dialogues import Example
+from effjax.models import llama
+from effjax.training import language
+from launch.benchmarks import harness
+from launch.benchmarks import language as decoding
+
+RANK, DENSITY, RATE = 8, 0.01, 1e-4
+KERNELS = r"layer_\d+/.*kernel"
+
+
+def cases(quick: bool) -> list[harness.Case]:
+  """Return the comparisons, on a small random model if quick."""
+  module, params, what = decoding.random_model(quick)
+  module = module.clone(apply_part=adapters.dense)
+  rows, length, texts = (2, 16, 4) if quick else (4, 256, 32)
+  rng = np.random.default_rng(0)
+  top = module.config.vocabulary - 1
+  text = lambda size, prompt: Example(
+    rng.integers(1, top, size).astype(np.int32), prompt
+  )
+  whole = [text(length, 1) for _ in range(rows)]
+  lora = language.adapted(adapters.lora(RANK, where=KERNELS, alpha=16))
+  ours = _ours(
+    module, params, lora, packing.packed(whole, rows, length, seed=0)
+  )
+  batches = [np.stack([x.tokens for x in whole])]
+  peers = _peers(module, params, batches, [np.ones(rows, int)])
+  masks = jax.tree.map(
+    lambda x: _few(rng, x.shape) if x.ndim == 2 else None, params
+  )
+  masks["embed"]["embedding"] = None
+  rosa = language.adapted(adapters.rosa(RANK, masks, where=KERNELS, alpha=16))
+  sparse = _ours(
+    module, params, rosa, packing.packed(whole, rows, length, seed=0)
+  )
+  mails = [
+    text(size, max(size * 2 // 5, 1)) for size in _lengths(rng, texts, length)
+  ]
+  packed = packing.packed(mails, rows, length, seed=0)
+  found = [
+    harness.Case(
+      name=f"LoRA step, rank {RANK}, {rows} x {length} tokens, {what}",
+      ours=ours,
+      peers=peers,
+      note=_note(peers),
+      limit=_limit(params, rows * length),
+    ),
+    harness.Case(
+      name=f"RoSA step, rank {RANK} and {DENSITY:.0%}, {rows} x {length}"
+      f" tokens, {what}",
+      ours=sparse,
+      peers={"our LoRA step": ours},
+    ),
+  ]
+  sizes = np.array([len(x.tokens) for x in mails])
+  order = np.argsort(sizes, kind="stable")
+  padded = []
+  for start in range(0, texts, rows):
+    chosen = [mails[i] for i in order[start : start + rows]]
+    longest = max(len(x.tokens) for x in chosen)
+    padded.append(
+      np.stack([np.pad(x.tokens, (0, longest - len(x.tokens))) for x in chosen])
+    )
+  prompts = [
+    np.array([mails[i].prompt for i in order[start : start + rows]])
+    for start in range(0, texts, rows)
+  ]
+  peers = _peers(module, params, padded, prompts)
+  found.append(
+    harness.Case(
+      name=f"LoRA, {texts} texts of {sizes.min()} to {sizes.max()} tokens,"
+      f" median {np.median(sizes):.0f}, three fifths count, {what}",
+      ours=_ours(module, params, lora, packed),
+      peers=peers,
+      note=f"ours: {packed.per_epoch} steps of {rows} rows of {length}; the"
+      f" peer: {len(padded)} of {rows} texts; {_note(peers)}",
+      limit=_limit(params, int(sizes.sum())),
+    )
+  )
+  return found
+
+
+def _few(rng: np.random.Generator, shape: tuple[int, ...]) -> jax.Array:
+  size = shape[0] * shape[1]
+  mask = np.zeros(size, bool)
+  mask[rng.choice(size, max(int(DENSITY * size), 1), replace=False)] = True
+  return jnp.asarray(mask.reshape(shape))
+
+
+def _lengths(rng: np.random.Generator, count: int, most: int) -> np.ndarray:
+  """Draw lengths as of e-mails with their prompts: few are long."""
+  drawn = rng.lognormal(np.log(most / 3), 0.6, count)
+  return np.clip(drawn, 4, most).astype(int)
+
+
+def _note(peers: dict) -> str:
+  return "" if peers else "torch, transformers or peft is not installed"
+
+
+def _limit(params: Any, tokens: int) -> str:
+  """Count forward and backward products; the weights get no gradients."""
+  size = sum(x.size for x in jax.tree.leaves(params))
+  return f"{4 * size * tokens / 1e9:.4g} GFLOP of dense products"
+
+
+def _ours(
+  module: llama.Llama, params: Any, arm: language.Arm, batches: Any
+) -> Callable[[], Any]:
+  """Make a run over all batches of an epoch."""
+  trained, frozen = arm.init(jax.random.key(0), params)
+  optimizer = optax.adamw(RATE)
+  step = jax.jit(
+    language.finetune_step(module, arm, optimizer), donate_argnums=0
+  )
+  state = training.create(jax.random.key(1), trained, optimizer)
+  held = [jax.tree.map(lambda x: jnp.array(x, copy=True), state)]
+  given = [jax.device_put(batches[i]) for i in range(batches.per_epoch)]
+
+  def run() -> float:
+    for batch in given:
+      held[0], measures = step(held[0], batch, frozen)
+    return float(measures["loss"])
+
+  return run
+
+
+def _peers(
+  module: llama.Llama,
+  params: Any,
+  batches: Sequence[np.ndarray],
+  prompts: Sequence[np.ndarray],
+) -> dict[str, Callable[[], float]]:
+  """Return the same by peft, on one thread and on all."""
+  torch = harness.torch_or_none()
+  needed = ("transformers", "peft")
+  if torch is None or any(not importlib.util.find_spec(x) for x in needed):
+    return {}
+  import peft
+  import transformers
+
+  network = decoding.torch_llama(torch, transformers, module.config, params)
+  device = harness.torch_device(torch)
+  adapted = peft.get_peft_model(
+    network,
+    peft.LoraConfig(
+      r=RANK,
+      lora_alpha=16,
+      target_modules=r".*layers.*_proj",
+      task_type="CAUSAL_LM",
+    ),
+  ).to(device)
+  adapted.train()
+  trained = [p for p in adapted.parameters() if p.requires_grad]
+  optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=1e-4)
+  given = []
+  for tokens, sizes in zip(batches, prompts, strict=True):
+    places = np.arange(tokens.shape[1])[None]
+    # Token 0 is padding; it occurs in no text.
+    counts = (tokens > 0) & (places >= sizes[:, None])
+    given.append(
+      {
+        "input_ids": torch.from_numpy(tokens.astype(np.int64)).to(device),
+        "attention_mask": torch.from_numpy((tokens > 0) * 1).to(device),
+        "labels": torch.from_numpy(np.where(counts, tokens, -100)).to(device),
+      }
+    )
+
+  def make(threads: int) -> Callable[[], float]:
+    def run():
+      torch.set_num_threads(threads)
+      for batch in given:
+        optimizer.zero_grad()
+        loss = adapted(**{k: v.long() for k, v in batch.items()}).loss
+        loss.backward()
+        optimizer.step()
+      harness.finish(torch)
+      return float(loss.detach())
+
+    return run
+
+  counts = harness.torch_threads(torch)
+  return {f"peft, {n} threads": make(n) for n in counts}

@@ -3,6 +3,7 @@
   python -m launch.chat
   python -m launch.chat --prompt "Write a short mail to Anna." --temperature 0
   python -m launch.chat --model path/to/weights.gguf
+  python -m launch.chat --adapter runs/mine/adapter
 
 Without --prompt it is a conversation: /new begins another one, /quit or the end
 of the input ends it, control-C stops an answer. The first answer takes some
@@ -11,7 +12,6 @@ all went well; 2 a user's error; 130 stopped by SIGINT.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -37,18 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_all(arguments, required=())
   except SystemExit as end:  # --help, or a message of argparse
     return int(end.code or 0)
-  try:
-    return _talk(options)
-  except KeyboardInterrupt:
-    print("chat: stopped", file=sys.stderr)
-    return 128 + signal.SIGINT
-  except (ModuleNotFoundError, OSError, ValueError) as error:
-    if options.debug:
-      raise
-    missing = isinstance(error, ModuleNotFoundError)
-    hint = "; pip install 'effjax[language]' brings it" if missing else ""
-    print(f"chat: {error}{hint}", file=sys.stderr)
-    return 2
+  return configuring.attempt(
+    "chat",
+    lambda: _talk(options),
+    debug=options.debug,
+    hint="; pip install 'effjax[language]' brings it",
+  )
 
 
 def _parser() -> configuring.Parser:
@@ -64,6 +58,11 @@ def _parser() -> configuring.Parser:
     default="smollm2",
     help="a name, a .gguf file, or a directory with config.json (default:"
     " %(default)s)",
+  )
+  add(
+    "--adapter",
+    metavar="DIR",
+    help="of launch.finetune or PEFT, made for this model",
   )
   add("--prompt", metavar="TEXT", help="answer this, and end")
   add("--system", metavar="TEXT", help="what the model is told beforehand")
@@ -107,7 +106,7 @@ def _parser() -> configuring.Parser:
   return parser
 
 
-def _talk(options: argparse.Namespace) -> int:
+def _talk(options: argparse.Namespace) -> None:
   """Answer one prompt, or one after the other."""
   if options.max_tokens < 1:
     raise ValueError(
@@ -133,11 +132,11 @@ def _talk(options: argparse.Namespace) -> int:
   conversation = _Conversation(options, sampling)
   if options.prompt is not None:
     conversation.answer(options.prompt)
-    return 0
-  return _converse(conversation)
+  else:
+    _converse(conversation)
 
 
-def _converse(conversation: "_Conversation") -> int:
+def _converse(conversation: "_Conversation") -> None:
   """Answer what is typed until the input ends."""
   shown = sys.stdin.isatty()
   if shown:
@@ -146,9 +145,9 @@ def _converse(conversation: "_Conversation") -> int:
     try:
       text = input("> " if shown else "").strip()
     except EOFError:
-      return 0
+      return
     if text == "/quit":
-      return 0
+      return
     if text == "/new":
       conversation.clear()
     elif text:
@@ -171,6 +170,8 @@ class _Conversation:
 
     self.options, self.sampling = options, sampling
     found = language.load(options.model, directory=options.directory)
+    if options.adapter is not None:
+      found = language.with_adapter(found, options.adapter)
     self.tokenizer, self.eos = found.tokenizer, found.eos
     self.module, self.params = found.module, found.params
     if jax.default_backend() == "cpu":

@@ -4,8 +4,10 @@ import argparse
 import importlib.util
 import inspect
 import pathlib
+import signal
 import stat
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -44,6 +46,42 @@ class Parser(argparse.ArgumentParser):
         if name in required and getattr(options, action.dest) is None:
           self.error(f"{name} is missing")
     return options
+
+
+def attempt(
+  name: str, work: Callable[[], Any], *, debug: bool, hint: str = ""
+) -> int:
+  """Do the work of a command; tell errors in a sentence.
+
+  Args:
+    name: The command.
+    work: What it does.
+    debug: Whether errors are raised.
+    hint: What is said if a package is missing.
+
+  Returns:
+    The exit status: 0 done; 1 a number is not finite; 2 a user's error; 130 or
+    143 stopped by a signal.
+  """
+  try:
+    work()
+  except KeyboardInterrupt:
+    print(f"{name}: stopped", file=sys.stderr)
+    return 128 + signal.SIGINT
+  except SystemExit as end:  # a signal, after a checkpoint
+    return end.code if isinstance(end.code, int) else int(bool(end.code))
+  except (
+    FloatingPointError,
+    ModuleNotFoundError,
+    OSError,
+    ValueError,
+  ) as error:
+    if debug:
+      raise
+    missing = isinstance(error, ModuleNotFoundError)
+    print(f"{name}: {error}{hint if missing else ''}", file=sys.stderr)
+    return 1 if isinstance(error, FloatingPointError) else 2
+  return 0
 
 
 def load(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from effjax.data import animals, archives, celeba, readers, registry
+from effjax.data import animals, archives, celeba, readers, registry, tales
 from effjax.data import prepared as prepared_lib
 
 
@@ -362,6 +362,11 @@ def _awa2(location: Location, split: str) -> registry.Source:
   return animals.read(location.files, split, provenance=provenance(location))
 
 
+def _tales(location: Location, split: str) -> registry.Source:
+  name = "grimm-tales.tab"
+  return _arrays(location, split, {}, tales.read(location.read(name), name))
+
+
 READERS: dict[str, Callable[[Location, str], registry.Source]] = {
   "fashion_mnist": _fashion,
   "mnist_5k": _mnist_5k,
@@ -379,4 +384,5 @@ READERS: dict[str, Callable[[Location, str], registry.Source]] = {
   "imagenet_samples": _imagenet_samples,
   "minilm": _stored,
   "smollm2": _stored,
+  "tales": _tales,
 }

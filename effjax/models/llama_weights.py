@@ -179,6 +179,36 @@ def hugging_face_config(config: Mapping[str, Any]) -> llama.Config:
   )
 
 
+def hugging_face_fields(config: llama.Config) -> dict[str, Any]:
+  """Write the sizes of a model as a `config.json` of Hugging Face has them.
+
+  Args:
+    config: The sizes.
+
+  Returns:
+    The content of the file, which `hugging_face_config` reads.
+  """
+  return {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": config.vocabulary,
+    "hidden_size": config.width,
+    "num_hidden_layers": config.layers,
+    "num_attention_heads": config.heads,
+    "num_key_value_heads": config.key_heads,
+    "head_dim": config.head_size,
+    "intermediate_size": config.hidden,
+    "max_position_embeddings": config.context,
+    "rope_theta": config.rope_base,
+    "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+    "rms_norm_eps": config.epsilon,
+    "tie_word_embeddings": config.tied,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+  }
+
+
 def load(
   config: llama.Config,
   tensors: Mapping[str, Any],

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from effjax import data, tree
-from effjax.io import files, gguf, safetensors
+from effjax.io import files, gguf, peft, safetensors
 from effjax.models import bert, llama, llama_weights, tokenizers
 from effjax.studies.text import meant
 
@@ -98,6 +99,84 @@ def load(
     f"there is no language model {name!r}{meant(name, MODELS)}; known are"
     f" {', '.join(MODELS)}, .gguf files, and directories with config.json"
   )
+
+
+def with_adapter(base: Language, path: str | os.PathLike) -> Language:
+  """Merge an adapter into the weights of a model.
+
+  Args:
+    base: The model that the adapter was made for.
+    path: Directory with `adapter_config.json`, written by us or by PEFT.
+
+  Returns:
+    The model with merged weights.
+
+  Raises:
+    FileNotFoundError: If a file is missing.
+    ValueError: If the adapter is damaged, does not fit, or is for another base.
+  """
+  found = peft.load_peft(path, base.params, names=llama_weights.stored_name)
+  merge = jax.jit(found.adapter.merge)
+  params = merge(base.params, found.theta, found.fixed)
+  return base._replace(name=f"{base.name} with {path}", params=params)
+
+
+def save(
+  path: str | os.PathLike, model: Language, *, overwrite: bool = False
+) -> pathlib.Path:
+  """Write a model as Hugging Face's libraries and `load` read it.
+
+  Args:
+    path: The directory to make.
+    model: The model, its layers not stacked.
+    overwrite: Whether a model that is there already is replaced.
+
+  Returns:
+    The directory.
+
+  Raises:
+    FileExistsError: If there is something already.
+    OSError: If the disk refuses.
+  """
+  path = pathlib.Path(path)
+  there = path.exists()
+  if there and not (overwrite and (path / "config.json").is_file()):
+    raise FileExistsError(f"there is something at {path} already")
+  tokenizer = model.tokenizer
+  name = lambda token: (
+    None if token is None else tokenizer.backend.id_to_token(token)
+  )
+  fields = llama_weights.hugging_face_fields(model.module.config)
+  fields["bos_token_id"], fields["eos_token_id"] = (
+    tokenizer.begin,
+    tokenizer.end,
+  )
+  fields["dtype"] = str(model.params["norm"]["scale"].dtype)
+  options = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "bos_token": name(tokenizer.begin),
+    "eos_token": name(tokenizer.end),
+    "chat_template": tokenizer.template,
+  }
+  scratch = path.with_name(f".{path.name}.tmp")
+  with files.explained("save the model", path):
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    files.write_json(scratch / "config.json", fields)
+    files.write_json(
+      scratch / "tokenizer_config.json",
+      {k: v for k, v in options.items() if v is not None},
+    )
+    files.write_text(scratch / "tokenizer.json", tokenizer.backend.to_str())
+    safetensors.save_weights(
+      scratch / "model.safetensors",
+      model.params,
+      names=llama_weights.stored_name,
+    )
+    if there:
+      shutil.rmtree(path)
+    os.replace(scratch, path)
+  return path
 
 
 def load_encoder(*, directory: str | os.PathLike | None = None) -> Encoder:

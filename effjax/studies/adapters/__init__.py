@@ -1,0 +1,1 @@
+"""Adapters on a language model: what is trained, and what it brings."""

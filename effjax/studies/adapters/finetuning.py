@@ -1,0 +1,456 @@
+"""Fine-tuning a language model on dialogues, by any arm, from a plan.
+
+RoSA needs places for its sparse weights before it trains: the low-rank part
+warms up alone, squared gradients of single examples choose the places where it
+then stands, and training begins anew with both parts (Nikdan et al. 2024, arXiv
+2401.04679).
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from effjax import adapters, training, tree
+from effjax.data import batches as batching
+from effjax.data import packing
+from effjax.data.dialogues import Example
+from effjax.io import safetensors
+from effjax.studies.text import meant
+from effjax.training import language
+
+# The kernels of the layers; the embedding and the last layer stay as they are.
+KERNELS = r"layer_\d+/.*kernel"
+TITLES = {
+  "full": "all weights",
+  "blocks": "a range of layers",
+  "lora": "LoRA",
+  "dora": "DoRA",
+  "rosa": "RoSA",
+}
+# What is good for each arm within a few hundred steps of a small model.
+RATES = {
+  "full": 3e-5,
+  "blocks": 1e-4,
+  "lora": 1e-3,
+  "dora": 1e-3,
+  "rosa": 1e-3,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+  """How to fine-tune.
+
+  Attributes:
+    arm: A key of `TITLES`.
+    rank: Of low-rank adapters.
+    density: Share of the weights in the sparse part of RoSA.
+    layers: First and last layer that the arm "blocks" trains; by default the
+      last third.
+    steps: Number of updates.
+    learning_rate: The highest; by default that of `RATES`.
+    dropout: Share of the inputs that low-rank paths drop.
+    warm_up: Steps of LoRA before RoSA chooses its places.
+    collected: Examples whose gradients choose them.
+    seed: Of the initial values, the order of the examples, and dropout.
+  """
+
+  arm: str = "lora"
+  rank: int = 8
+  density: float = 0.01
+  layers: tuple[int, int] | None = None
+  steps: int = 100
+  learning_rate: float | None = None
+  dropout: float = 0.0
+  warm_up: int = 16
+  collected: int = 8
+  seed: int = 0
+
+  @property
+  def rate(self) -> float:
+    """The highest learning rate."""
+    given = self.learning_rate
+    return RATES[self.arm] if given is None else given
+
+
+class Chosen(NamedTuple):
+  """What is trained of a model, chosen by a plan.
+
+  Attributes:
+    arm: The arm.
+    adapter: Its adapter; None if weights of the model are trained themselves.
+  """
+
+  arm: language.Arm
+  adapter: adapters.Adapter | None
+
+
+class Tuned(NamedTuple):
+  """What fine-tuning made.
+
+  Attributes:
+    chosen: What was trained.
+    trained: Its values, of adapters theta.
+    frozen: What was not trained.
+  """
+
+  chosen: Chosen
+  trained: Any
+  frozen: Any
+
+  @property
+  def merged(self) -> Any:
+    """The parameters of the model afterwards."""
+    return self.chosen.arm.merge(self.trained, self.frozen)
+
+
+def check(plan: Plan, layers: int) -> None:
+  """Check a plan before anything costly begins.
+
+  Args:
+    plan: The plan.
+    layers: How many layers the model has.
+
+  Raises:
+    ValueError: If a value makes no sense.
+  """
+  if plan.arm not in TITLES:
+    raise ValueError(
+      f"there is no arm {plan.arm!r}{meant(plan.arm, TITLES)}; known are"
+      f" {', '.join(TITLES)}"
+    )
+  for name in ("rank", "steps", "collected"):
+    if getattr(plan, name) < 1:
+      raise ValueError(f"{name} must be at least 1, got {getattr(plan, name)}")
+  if plan.warm_up < 0 or not 0 <= plan.seed < 2**31:
+    raise ValueError(
+      f"warm_up={plan.warm_up} must not be negative, and seed={plan.seed} must"
+      f" lie in [0, {2**31})"
+    )
+  if not 0 < plan.density <= 1:
+    raise ValueError(f"density must lie in (0, 1], got {plan.density}")
+  if not 0 <= plan.dropout < 1:
+    raise ValueError(f"dropout must lie in [0, 1), got {plan.dropout}")
+  if not 0 < plan.rate < np.inf:
+    raise ValueError(f"the learning rate must be above 0, got {plan.rate}")
+  first, last = plan.layers or (0, 0)
+  if not 0 <= first <= last < layers:
+    raise ValueError(
+      f"the layers {first} to {last} are no range of the {layers} of the model,"
+      f" 0 to {layers - 1}"
+    )
+
+
+def choose(plan: Plan, layers: int, masks: Any = None) -> Chosen:
+  """Make the arm of a plan.
+
+  Args:
+    plan: The plan.
+    layers: How many layers the model has.
+    masks: Where RoSA has sparse weights.
+
+  Returns:
+    The arm.
+
+  Raises:
+    ValueError: See `check`.
+  """
+  check(plan, layers)
+  if plan.arm == "full":
+    return Chosen(language.full(), None)
+  if plan.arm == "blocks":
+    first, last = plan.layers or (layers - max(layers // 3, 1), layers - 1)
+    numbers = "|".join(map(str, range(first, last + 1)))
+    return Chosen(language.full(rf"layer_({numbers})/.*"), None)
+  if plan.arm == "rosa":
+    adapter = adapters.rosa(plan.rank, masks, where=KERNELS)
+  else:
+    make = {"lora": adapters.lora, "dora": adapters.dora}[plan.arm]
+    adapter = make(plan.rank, where=KERNELS)
+  return Chosen(language.adapted(adapter, dropout=plan.dropout), adapter)
+
+
+def optimizer(plan: Plan) -> optax.GradientTransformation:
+  """Make Adam with a rate that rises over a tenth of the steps, then falls.
+
+  The rate is part of its state, so that one compiled step serves all rates.
+
+  Args:
+    plan: The plan.
+
+  Returns:
+    The transformation.
+  """
+  rise = max(plan.steps // 10, 1)
+
+  def shape(count):
+    done = jnp.asarray(count, jnp.float32)
+    fall = (plan.steps - done) / max(plan.steps - rise, 1)
+    return jnp.clip(jnp.minimum((done + 1) / rise, fall), 0.0, 1.0)
+
+  return optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.scale_by_adam(),
+    optax.scale_by_schedule(shape),
+    optax.inject_hyperparams(optax.scale)(step_size=-plan.rate),
+  )
+
+
+class Tuner:
+  """Fine-tunes a model by plans; what was compiled for one serves the next."""
+
+  def __init__(self, module: Any, params: Any, examples: Sequence[Example]):
+    """Take a model and what it shall learn.
+
+    Args:
+      module: A `models.Llama`.
+      params: Its parameters, layers not stacked.
+      examples: The texts to train on.
+    """
+    self.module = module.clone(apply_part=adapters.dense)
+    self.params = params
+    self.examples = examples
+    self._steps: dict[Any, Any] = {}
+
+  def tune(
+    self,
+    plan: Plan,
+    workdir: str | os.PathLike,
+    *,
+    rows: int,
+    length: int,
+    checkpoint_every: int = 100,
+    started: Callable[[Chosen, Any], None] | None = None,
+  ) -> Tuned:
+    """Fine-tune, or go on where it was interrupted.
+
+    Args:
+      plan: How.
+      workdir: Where checkpoints and metrics are written.
+      rows: Rows of a batch.
+      length: Tokens of a row.
+      checkpoint_every: Steps between checkpoints.
+      started: Called with the arm and what will be trained, before it is.
+
+    Returns:
+      What was made.
+
+    Raises:
+      ValueError: If the plan or the examples make no sense.
+    """
+    layers, place = self.module.config.layers, pathlib.Path(workdir)
+    check(plan, layers)
+    batches = _even(packing.packed(self.examples, rows, length, seed=plan.seed))
+    masks = None
+    if plan.arm == "rosa":
+      masks = self._masks(plan, place, rows=rows, length=length)
+    chosen = choose(plan, layers, masks)
+    key = jax.random.key(plan.seed)
+    trained, frozen = chosen.arm.init(jax.random.fold_in(key, 0), self.params)
+    if started is not None:
+      started(chosen, trained)
+    update = optimizer(plan)
+    state = training.create(jax.random.fold_in(key, 1), trained, update)
+    final = training.fit(
+      state,
+      self._step(plan, chosen, update, masks),
+      batches,
+      steps=plan.steps,
+      workdir=place,
+      name=plan.arm,
+      log_every=max(plan.steps // 10, 1),
+      checkpoint_every=checkpoint_every,
+      keep=1,
+      frozen=frozen,
+    )
+    return Tuned(chosen, final.params, frozen)
+
+  def _step(self, plan: Plan, chosen: Chosen, update: Any, masks: Any) -> Any:
+    """Make the step, or take the one of an earlier plan that differs little."""
+    make = functools.partial(
+      language.finetune_step, self.module, chosen.arm, update
+    )
+    if masks is not None:
+      return make()
+    same = dataclasses.replace(plan, learning_rate=None, seed=0)
+    if same not in self._steps:
+      self._steps[same] = make()
+    return self._steps[same]
+
+  def _masks(
+    self, plan: Plan, place: pathlib.Path, *, rows: int, length: int
+  ) -> Any:
+    """Choose where RoSA has sparse weights, or read what was chosen."""
+    path = place / "masks.safetensors"
+    if path.is_file():
+      return _from_places(self.params, safetensors.read(path))
+    agenda = adapters.agenda(f"wl{plan.warm_up}", density=plan.density)
+    params = self.params
+    if agenda.warm_up:
+      warm = dataclasses.replace(plan, arm="lora", steps=agenda.warm_up)
+      warm = dataclasses.replace(warm, learning_rate=plan.rate)
+      params = self.tune(
+        warm, place / "warm_up", rows=rows, length=length
+      ).merged
+    found = _squared_gradients(
+      self.module, params, self.examples, plan.collected, length, plan.seed
+    )
+    masks = adapters.sparse_masks(found, plan.density)
+    safetensors.write(path, _places(masks))
+    return masks
+
+
+def _squared_gradients(
+  module: Any,
+  params: Any,
+  examples: Sequence[Example],
+  count: int,
+  length: int,
+  seed: int,
+) -> Any:
+  """Average the squared gradients of the losses of single examples."""
+  count = min(count, len(examples))
+  order = batching.order(seed + 2, 0, len(examples), True)[:count]
+  batch = packing.bucketed(
+    [examples[i] for i in order], count, seed=0, multiple=length, shuffle=False
+  )[0]
+
+  def loss(params, example):
+    # The mean over the tokens of this example, however long it is.
+    return language.mean_loss(
+      module, params, example, train_head=False
+    ) / example["weights"].sum(dtype=jnp.float32)
+
+  collect = functools.partial(adapters.collect, loss, where=KERNELS)
+  return jax.jit(collect)(params, batch).mean
+
+
+def _places(masks: Any) -> dict[str, np.ndarray]:
+  """Write masks as the flat places that they have."""
+  return {
+    path: np.flatnonzero(np.asarray(mask)).astype(np.int32)
+    for path, mask in _named(masks).items()
+  }
+
+
+def _from_places(params: Any, places: Mapping[str, np.ndarray]) -> Any:
+  """Make masks of flat places."""
+
+  def mask(leaf, path):
+    if path not in places:
+      return None
+    made = np.zeros(leaf.size, bool)
+    made[places[path]] = True
+    return jnp.asarray(made.reshape(leaf.shape))
+
+  return jax.tree.map(mask, params, tree.names(params))
+
+
+def _named(masks: Any) -> dict[str, Any]:
+  names = jax.tree.leaves(tree.names(masks))
+  return dict(zip(names, jax.tree.leaves(masks), strict=True))
+
+
+def held_out(
+  module: Any, examples: Sequence[Example], *, rows: int, length: int
+) -> Callable[[Any], float]:
+  """Make a function that measures the loss on texts never trained on.
+
+  Args:
+    module: A `models.Llama`.
+    examples: The texts, each of which counts once.
+    rows: Rows of a batch.
+    length: Tokens of a row.
+
+  Returns:
+    From parameters to the mean loss over the tokens of the responses.
+  """
+  rows = min(rows, len(examples))
+  found = packing.bucketed(
+    examples, rows, seed=0, multiple=length, shuffle=False
+  )
+  arm = language.full()
+  loss = language.held_out_loss(module, arm, _even(found))
+  return lambda params: loss(*arm.init(jax.random.key(0), params))
+
+
+_LOOKED_AT = 256
+
+
+def _even(found: batching.Batches) -> batching.Batches:
+  """Make as many places of tokens that count in all batches.
+
+  So one program is compiled, but for later epochs that need more places.
+  """
+  looked = range(min(found.per_epoch, _LOOKED_AT))
+  most = max(found[i]["places"].shape[1] for i in looked)
+
+  def get(position: int) -> batching.Batch:
+    batch = found[position]
+    short = max(most - batch["places"].shape[1], 0)
+    widened = {
+      name: np.pad(batch[name], ((0, 0), (0, short)))
+      for name in ("places", "targets", "weights")
+    }
+    return {**batch, **widened}
+
+  return dataclasses.replace(found, get=get)
+
+
+def split(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """Split examples into those to train on and those held out.
+
+  Args:
+    count: How many there are.
+    share: Share of those held out, at least one if it is above 0.
+    seed: Chooses them.
+
+  Returns:
+    The numbers of both, ascending.
+
+  Raises:
+    ValueError: If nothing would be left to train on.
+
+  >>> train, held = split(10, 0.2, seed=0)
+  >>> len(train), len(held), sorted({*train.tolist(), *held.tolist()})[-1]
+  (8, 2, 9)
+  """
+  if not 0 <= share < 1:
+    raise ValueError(f"held_out must lie in [0, 1), got {share}")
+  held = max(round(share * count), 1) if share else 0
+  if held >= count:
+    raise ValueError(
+      f"of {count} dialogues {held} would be held out, and none be left to"
+      " train on; give more, or take held_out=0"
+    )
+  order = batching.generator(seed, 3).permutation(count)
+  return np.sort(order[held:]), np.sort(order[:held])
+
+
+def summary(params: Any, tuned: Any, adapter: Any) -> adapters.Summary:
+  """Tabulate how many numbers are trained, by kind of weight.
+
+  Args:
+    params: The model's parameters.
+    tuned: What is trained: of adapters theta, else the weights.
+    adapter: The adapter, or None.
+
+  Returns:
+    A summary that prints as a table.
+  """
+  theta = tuned
+  if adapter is None:
+    theta = {f"{path}/weight": x for path, x in _named(tuned).items()}
+  names = jax.tree.leaves(tree.names(params))
+  kinds = dict.fromkeys(re.sub(r"^layer_\d+", r"layer_*", n) for n in names)
+  rules = [re.escape(k).replace(r"layer_\*", r"layer_\d+") for k in kinds]
+  return adapters.summary(params, theta, rules=rules)

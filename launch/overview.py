@@ -37,6 +37,12 @@ def _spade() -> ModuleType:
   return page
 
 
+def _adapters() -> ModuleType:
+  from effjax.studies.adapters import page
+
+  return page
+
+
 def _audit() -> ModuleType:
   from effjax.studies.audit import page
 
@@ -49,6 +55,7 @@ PAGES: Mapping[str, Callable[[], Any]] = {
   "bias": _bias,
   "faces": _faces,
   "spade": _spade,
+  "adapters": _adapters,
   "audit": _audit,
 }
 

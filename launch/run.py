@@ -42,8 +42,15 @@ def _spade(config: Any, workdir: str) -> Any:
   return spade.run(config, workdir)
 
 
+def _adapters(config: Any, workdir: str) -> Any:
+  from effjax.studies import adapters
+
+  return adapters.run(config, workdir)
+
+
 # `config.study` -> what runs it; a study is imported when it is chosen.
 STUDIES: Mapping[str, Study] = {
+  "adapters": _adapters,
   "bias": _bias,
   "faces": _faces,
   "spade": _spade,

@@ -239,6 +239,50 @@ def spade_table(results: Mapping[str, Any]) -> str:
   return "\n".join(lines) + "\n"
 
 
+def adapters_table(results: Mapping[str, Any]) -> str:
+  """Render the study of adapters as Markdown.
+
+  Args:
+    results: The content of its `results.json`.
+
+  Returns:
+    What was found, its plot, and a table of arms.
+  """
+  from effjax.studies.adapters import page
+
+  base, table = results["base"]["test"], results["table"]
+  lines = [
+    page.summary(results),
+    "",
+    *(
+      f'<img src="launch/results/adapters_tales_{quantity}.svg" width="60%"'
+      f' alt="{quantity}">'
+      for quantity in results["plots"]
+    ),
+    "",
+    "| arm | learning rate | trained numbers | held-out loss | change | CPU s"
+    " |",
+    "|---|---|---|---|---|---|",
+    f"| before | | | {base:.3f} | | |",
+  ]
+  for row in table:
+    lines.append(
+      f"| {row['title']} | {row['rate']:g} | {row['trained']:,}"
+      f" ({100 * row['share']:.2g} %) | {_interval(row['after'], 3)} |"
+      f" {_interval(row['change'], 3)} | {row['cpu']['estimate']:.0f} |"
+    )
+  sizes = results["data"]["dialogues"]
+  lines += [
+    "",
+    f"Nats a token of {sizes['test']} responses of tales that were held out,"
+    f" ± half of the 95 % interval of Student's t over seeds"
+    f" {', '.join(map(str, results['seeds']))}; the tales are the same for all"
+    " seeds. CPU seconds are those of training, compilation included, of RoSA"
+    f" with its warm-up. {_origin(results)}",
+  ]
+  return "\n".join(lines) + "\n"
+
+
 def _few(results: Mapping[str, Any]) -> str:
   """Say that an arm saw fewer images, if there is one."""
   if "spade" not in results["arms"]:
@@ -340,6 +384,7 @@ BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
   "bias_german_credit": table_of_persons,
   "bias_faces": faces_table,
   "spade_fashion": spade_table,
+  "adapters_tales": adapters_table,
   "bench": bench_table,
   "bench_gpu": bench_table,
 }

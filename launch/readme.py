@@ -27,6 +27,7 @@ _PLOTS = {
     "mask_block",
     "damping",
   ),
+  "adapters_tales": ("arms",),
 }
 
 
@@ -134,7 +135,11 @@ def _draw(
   """Draw a plot of the report, the same bytes for the same results."""
   import matplotlib
 
-  plot = {"bias_fashion": _plot_bias, "spade_fashion": _plot_spade}[name]
+  plot = {
+    "bias_fashion": _plot_bias,
+    "spade_fashion": _plot_spade,
+    "adapters_tales": _plot_adapters,
+  }[name]
   with matplotlib.rc_context({"svg.hashsalt": "effjax"}):
     figure = plot(results, quantity).figure
     figure.savefig(path, metadata={"Date": None}, facecolor="white")
@@ -158,6 +163,13 @@ def _plot_spade(results: dict[str, Any], quantity: str) -> Any:
   if quantity == "differences":
     return page.difference_plot(results)
   return page.ablation_plot(results, quantity)
+
+
+def _plot_adapters(results: dict[str, Any], quantity: str) -> Any:
+  from effjax.studies.adapters import page
+
+  del quantity  # there is one plot
+  return page.plot(results)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def _finetune(options: argparse.Namespace) -> None:
   tuner = finetuning.Tuner(
     model.module, model.params, [examples[i] for i in train]
   )
-  measured = {"train": len(train), "held_out": len(held)}
+  measured: dict[str, Any] = {"train": len(train), "held_out": len(held)}
   loss = None
   if len(held):
     loss = finetuning.held_out(

@@ -96,6 +96,7 @@ def test_an_adapter_is_made_talked_to_and_merged(
   assert "another base" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_some_layers_are_trained_themselves(
   weights, dialogues, tmp_path, capsys
 ):

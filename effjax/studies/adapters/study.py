@@ -210,7 +210,7 @@ def _continued(
     eos=model.eos,
     tokenizer=tokenizer,
   )
-  return found.text.strip()
+  return (found.text or "").strip()
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:

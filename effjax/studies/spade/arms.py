@@ -42,7 +42,7 @@ class Subject(NamedTuple):
 
   Attributes:
     f: `(params, its inputs) -> logits`.
-    capture: `(params, images from -1 to 1) -> logits` and the inputs of layers.
+    capture: The same with the inputs of layers, `(logits, inputs)`.
     params: Its parameters.
     normalise: From pixels 0..1 [N, H, W, C] to its inputs.
     kept: Patterns of the kernels that are never pruned.
@@ -72,42 +72,6 @@ def subject(module: Any, variables: Any) -> Subject:
 
   capture = models.capture(module, variables, train=False)
   return Subject(f, capture, variables["params"])
-
-
-class _Rescaled:
-  """Captures a network that takes other inputs than -1 to 1."""
-
-  def __init__(self, capture, normalise):
-    self._capture, self._normalise = capture, normalise
-
-  def _inputs(self, x):
-    return self._normalise((x + 1.0) / 2.0)
-
-  def __call__(self, params, x):
-    return self._capture(params, self._inputs(x))
-
-  def layers(self, params, x):
-    """Say how layers meet their inputs, as `models.capture` does."""
-    return self._capture.layers(params, jax.eval_shape(self._inputs, x))
-
-
-def with_inputs(
-  network: Subject,
-  normalise: Callable[[jax.Array], jax.Array],
-  kept: Sequence[str],
-) -> Subject:
-  """Say what a network takes, and what of it is never pruned.
-
-  Args:
-    network: A network whose `capture` takes its own inputs.
-    normalise: From pixels 0..1 [N, H, W, C] to its inputs.
-    kept: Patterns of kernels.
-
-  Returns:
-    The network of the study.
-  """
-  capture = _Rescaled(network.capture, normalise)
-  return Subject(network.f, capture, network.params, normalise, tuple(kept))
 
 
 def _copy(limit: float, key: jax.Array, image: jax.Array) -> jax.Array:
@@ -156,7 +120,7 @@ def trace(
     images,
     rules,
     augment=copier(config.least_area),
-    preprocess=trojans.normalise,
+    preprocess=network.normalise,
     solver=solver,
     **options,
   )
@@ -252,7 +216,7 @@ def with_sparse_head(
   size = min(_BATCH, len(images))
   met = jnp.concatenate(
     [
-      features(network.params, trojans.normalise(images[i : i + size]))
+      features(network.params, network.normalise(images[i : i + size]))
       for i in range(0, len(images) // size * size, size)
     ]
   )

@@ -103,7 +103,9 @@ def _packaged(config: Any, patches: Sequence[Patch]) -> Case:
   classes = source.arrays["classes"]
   _check(config, network, classes, patches)
   pictures = [source[i]["image"] for i in range(len(source))]
-  base = arms.with_inputs(network.subject, network.normalise, network.kept)
+  base = network.subject._replace(
+    normalise=network.normalise, kept=tuple(network.kept)
+  )
   sizes = {p: config.data.photographs[p] for p in ("test", "validation")}
 
   @functools.lru_cache(maxsize=1)

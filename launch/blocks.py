@@ -197,11 +197,14 @@ def faces_table(results: Mapping[str, Any]) -> str:
   return "\n".join([*lines, "", f"{note} interval. {_origin(results)}", ""])
 
 
-def spade_table(results: Mapping[str, Any]) -> str:
-  """Render the study of traces as Markdown.
+def spade_table(
+  results: Mapping[str, Any], *, name: str = "spade_fashion"
+) -> str:
+  """Render a study of traces as Markdown.
 
   Args:
     results: The content of its `results.json`.
+    name: The block, after which the files of its plots are named.
 
   Returns:
     What was found, its plots, and a table of methods and arms.
@@ -209,7 +212,7 @@ def spade_table(results: Mapping[str, Any]) -> str:
   from effjax.studies.spade import arms, page
 
   plots = [
-    f'<img src="launch/results/spade_fashion_{quantity}.svg" width="49%"'
+    f'<img src="launch/results/{name}_{quantity}.svg" width="49%"'
     f' alt="{quantity}">'
     for quantity in results["plots"]
   ]

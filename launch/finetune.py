@@ -148,7 +148,6 @@ def _finetune(options: argparse.Namespace) -> None:
     loss = finetuning.held_out(
       tuner.module,
       [examples[i] for i in held],
-      rows=options.rows,
       length=options.length,
     )
     measured["before"] = loss(model.params)
@@ -161,6 +160,7 @@ def _finetune(options: argparse.Namespace) -> None:
     options.workdir,
     rows=options.rows,
     length=options.length,
+    checkpoint_every=25,
     started=show,
   )
   if loss is not None:

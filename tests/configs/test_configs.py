@@ -12,6 +12,7 @@ import pytest
 from configs.bias import celeba_common
 from effjax import models, pruning, tree
 from effjax.models import efficientnet
+from effjax.studies.adapters import finetuning
 from effjax.studies.bias import optimizers
 from effjax.studies.spade import (
   arms,
@@ -128,6 +129,22 @@ def test_spade_of_photographs_loads(argument):
   assert made.clean_images % made.together == 0
   seeds = {"": (0, 1, 2), ":seeds=4": (4,)}
   assert made.seeds == seeds.get(argument, (0,))
+
+
+@pytest.mark.parametrize("argument", ["", ":quick", ":miniature", ":seeds=4"])
+def test_adapters_load(argument):
+  config = configuring.load(f"configs/adapters/tales.py{argument}")
+  assert config.study in run.STUDIES
+  json.dumps(config.to_dict())
+  assert set(config.rates) == set(config.arms) <= set(finetuning.TITLES)
+  for arm in config.arms:
+    for rate in config.rates[arm]:
+      plan = finetuning.Plan(arm=arm, learning_rate=rate, steps=config.steps)
+      finetuning.check(plan, 30)
+  whole = argument in ("", ":seeds=4")
+  assert len(config.rates["lora"]) == (3 if whole else 1)
+  assert config.seeds == {"": (0, 1, 2), ":seeds=4": (4,)}.get(argument, (0,))
+  assert sum(config.data.tales.values()) == 54
 
 
 def test_small_studies_of_spade_are_smaller():

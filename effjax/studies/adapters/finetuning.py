@@ -361,23 +361,20 @@ def _named(masks: Any) -> dict[str, Any]:
 
 
 def held_out(
-  module: Any, examples: Sequence[Example], *, rows: int, length: int
+  module: Any, examples: Sequence[Example], *, length: int
 ) -> Callable[[Any], float]:
   """Make a function that measures the loss on texts never trained on.
 
   Args:
     module: A `models.Llama`.
     examples: The texts, each of which counts once.
-    rows: Rows of a batch.
     length: Tokens of a row.
 
   Returns:
     From parameters to the mean loss over the tokens of the responses.
   """
-  rows = min(rows, len(examples))
-  found = packing.bucketed(
-    examples, rows, seed=0, multiple=length, shuffle=False
-  )
+  # A row is a batch, so that none is dropped.
+  found = packing.packed(examples, 1, length, seed=0, shuffle=False)
   arm = language.full()
   loss = language.held_out_loss(module, arm, _even(found))
   return lambda params: loss(*arm.init(jax.random.key(0), params))

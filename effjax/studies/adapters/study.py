@@ -109,7 +109,6 @@ class Runner:
       part: finetuning.held_out(
         self.tuner.module,
         found.examples[part],
-        rows=config.rows,
         length=config.length,
       )
       for part in ("validation", "test")

@@ -78,7 +78,7 @@ def test_places_are_those_of_the_largest_squared_gradients(examples, tmp_path):
 
 
 def test_held_out_texts_count_once_each(examples):
-  loss = finetuning.held_out(MODULE, examples, rows=2, length=LENGTH)
+  loss = finetuning.held_out(MODULE, examples, length=LENGTH)
   padded = [_padded(example) for example in examples]
   found = sum(_losses(PARAMS, tokens) @ counts for tokens, counts in padded)
   tokens = sum(counts.sum() for _, counts in padded)

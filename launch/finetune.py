@@ -105,9 +105,9 @@ def _finetune(options: argparse.Namespace) -> None:
   """Train, and say what came of it."""
   from effjax.data import dialogues
   from effjax.studies import language
-  from effjax.studies.adapters import finetuning
+  from effjax.studies.adapters import finetuning, plans
 
-  plan = finetuning.Plan(
+  plan = plans.Plan(
     arm=options.arm,
     rank=options.rank,
     density=options.density,
@@ -123,14 +123,14 @@ def _finetune(options: argparse.Namespace) -> None:
         f"--{name} must be at least 1, got {getattr(options, name)}"
       )
   # What is told without the weights is told first.
-  finetuning.check(plan, sys.maxsize)
+  plans.check(plan, sys.maxsize)
   found = dialogues.read(options.data)
   train, held = finetuning.split(len(found), options.held_out, options.seed)
   if options.jax_cache_dir is not None:
     configuring.keep_programs(options.jax_cache_dir)
   model = language.load(options.model, directory=options.directory)
   sizes = model.module.config
-  finetuning.check(plan, sizes.layers)
+  plans.check(plan, sizes.layers)
   if options.length > sizes.context:
     raise ValueError(
       f"--length {options.length} is more than the {sizes.context} tokens that"
@@ -153,7 +153,7 @@ def _finetune(options: argparse.Namespace) -> None:
     measured["before"] = loss(model.params)
     print(f"held-out loss before: {measured['before']:.4f}", flush=True)
   show = lambda chosen, trained: print(
-    finetuning.summary(model.params, trained, chosen.adapter), flush=True
+    plans.summary(model.params, trained, chosen.adapter), flush=True
   )
   tuned = tuner.tune(
     plan,

@@ -12,7 +12,7 @@ import pytest
 from configs.bias import celeba_common
 from effjax import models, pruning, tree
 from effjax.models import efficientnet
-from effjax.studies.adapters import finetuning
+from effjax.studies.adapters import plans
 from effjax.studies.bias import optimizers
 from effjax.studies.spade import (
   arms,
@@ -136,11 +136,11 @@ def test_adapters_load(argument):
   config = configuring.load(f"configs/adapters/tales.py{argument}")
   assert config.study in run.STUDIES
   json.dumps(config.to_dict())
-  assert set(config.rates) == set(config.arms) <= set(finetuning.TITLES)
+  assert set(config.rates) == set(config.arms) <= set(plans.TITLES)
   for arm in config.arms:
     for rate in config.rates[arm]:
-      plan = finetuning.Plan(arm=arm, learning_rate=rate, steps=config.steps)
-      finetuning.check(plan, 30)
+      plan = plans.Plan(arm=arm, learning_rate=rate, steps=config.steps)
+      plans.check(plan, 30)
   whole = argument in ("", ":seeds=4")
   assert len(config.rates["lora"]) == (3 if whole else 1)
   assert config.seeds == {"": (0, 1, 2), ":seeds=4": (4,)}.get(argument, (0,))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from effjax import metrics
-from effjax.studies.adapters import finetuning
+from effjax.studies.adapters import plans
 
 
 def gather(
@@ -34,7 +34,7 @@ def gather(
     table.append(
       {
         "arm": arm,
-        "title": finetuning.TITLES[arm],
+        "title": plans.TITLES[arm],
         "rate": best["rate"],
         # A better rate may lie beyond those that were tried.
         "at_the_edge": len(rates) > 1 and best["rate"] in (rates[0], rates[-1]),

@@ -1,4 +1,4 @@
-"""Fine-tuning a language model on dialogues, by any arm, from a plan.
+"""Fine-tuning a language model on dialogues by a plan.
 
 RoSA needs places for its sparse weights before it trains: the low-rank part
 warms up alone, squared gradients of single examples choose the places where it
@@ -10,88 +10,20 @@ import dataclasses
 import functools
 import os
 import pathlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from effjax import adapters, training, tree
 from effjax.data import batches as batching
 from effjax.data import packing
 from effjax.data.dialogues import Example
 from effjax.io import safetensors
-from effjax.studies.text import meant
+from effjax.studies.adapters import plans
 from effjax.training import language
-
-# The kernels of the layers; the embedding and the last layer stay as they are.
-KERNELS = r"layer_\d+/.*kernel"
-TITLES = {
-  "full": "all weights",
-  "blocks": "a range of layers",
-  "lora": "LoRA",
-  "dora": "DoRA",
-  "rosa": "RoSA",
-}
-# What is good for each arm within a few hundred steps of a small model.
-RATES = {
-  "full": 3e-5,
-  "blocks": 1e-4,
-  "lora": 1e-3,
-  "dora": 1e-3,
-  "rosa": 1e-3,
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-  """How to fine-tune.
-
-  Attributes:
-    arm: A key of `TITLES`.
-    rank: Of low-rank adapters.
-    density: Share of the weights in the sparse part of RoSA.
-    layers: First and last layer that the arm "blocks" trains; by default the
-      last third.
-    steps: Number of updates.
-    learning_rate: The highest; by default that of `RATES`.
-    dropout: Share of the inputs that low-rank paths drop.
-    warm_up: Steps of LoRA before RoSA chooses its places.
-    collected: Examples whose gradients choose them.
-    seed: Of the initial values, the order of the examples, and dropout.
-  """
-
-  arm: str = "lora"
-  rank: int = 8
-  density: float = 0.01
-  layers: tuple[int, int] | None = None
-  steps: int = 100
-  learning_rate: float | None = None
-  dropout: float = 0.0
-  warm_up: int = 16
-  collected: int = 8
-  seed: int = 0
-
-  @property
-  def rate(self) -> float:
-    """The highest learning rate."""
-    given = self.learning_rate
-    return RATES[self.arm] if given is None else given
-
-
-class Chosen(NamedTuple):
-  """What is trained of a model, chosen by a plan.
-
-  Attributes:
-    arm: The arm.
-    adapter: Its adapter; None if weights of the model are trained themselves.
-  """
-
-  arm: language.Arm
-  adapter: adapters.Adapter | None
 
 
 class Tuned(NamedTuple):
@@ -103,7 +35,7 @@ class Tuned(NamedTuple):
     frozen: What was not trained.
   """
 
-  chosen: Chosen
+  chosen: plans.Chosen
   trained: Any
   frozen: Any
 
@@ -111,98 +43,6 @@ class Tuned(NamedTuple):
   def merged(self) -> Any:
     """The parameters of the model afterwards."""
     return self.chosen.arm.merge(self.trained, self.frozen)
-
-
-def check(plan: Plan, layers: int) -> None:
-  """Check a plan before anything costly begins.
-
-  Args:
-    plan: The plan.
-    layers: How many layers the model has.
-
-  Raises:
-    ValueError: If a value makes no sense.
-  """
-  if plan.arm not in TITLES:
-    raise ValueError(
-      f"there is no arm {plan.arm!r}{meant(plan.arm, TITLES)}; known are"
-      f" {', '.join(TITLES)}"
-    )
-  for name in ("rank", "steps", "collected"):
-    if getattr(plan, name) < 1:
-      raise ValueError(f"{name} must be at least 1, got {getattr(plan, name)}")
-  if plan.warm_up < 0 or not 0 <= plan.seed < 2**31:
-    raise ValueError(
-      f"warm_up={plan.warm_up} must not be negative, and seed={plan.seed} must"
-      f" lie in [0, {2**31})"
-    )
-  if not 0 < plan.density <= 1:
-    raise ValueError(f"density must lie in (0, 1], got {plan.density}")
-  if not 0 <= plan.dropout < 1:
-    raise ValueError(f"dropout must lie in [0, 1), got {plan.dropout}")
-  if not 0 < plan.rate < np.inf:
-    raise ValueError(f"the learning rate must be above 0, got {plan.rate}")
-  first, last = plan.layers or (0, 0)
-  if not 0 <= first <= last < layers:
-    raise ValueError(
-      f"the layers {first} to {last} are no range of the {layers} of the model,"
-      f" 0 to {layers - 1}"
-    )
-
-
-def choose(plan: Plan, layers: int, masks: Any = None) -> Chosen:
-  """Make the arm of a plan.
-
-  Args:
-    plan: The plan.
-    layers: How many layers the model has.
-    masks: Where RoSA has sparse weights.
-
-  Returns:
-    The arm.
-
-  Raises:
-    ValueError: See `check`.
-  """
-  check(plan, layers)
-  if plan.arm == "full":
-    return Chosen(language.full(), None)
-  if plan.arm == "blocks":
-    first, last = plan.layers or (layers - max(layers // 3, 1), layers - 1)
-    numbers = "|".join(map(str, range(first, last + 1)))
-    return Chosen(language.full(rf"layer_({numbers})/.*"), None)
-  if plan.arm == "rosa":
-    adapter = adapters.rosa(plan.rank, masks, where=KERNELS)
-  else:
-    make = {"lora": adapters.lora, "dora": adapters.dora}[plan.arm]
-    adapter = make(plan.rank, where=KERNELS)
-  return Chosen(language.adapted(adapter, dropout=plan.dropout), adapter)
-
-
-def optimizer(plan: Plan) -> optax.GradientTransformation:
-  """Make Adam with a rate that rises over a tenth of the steps, then falls.
-
-  The rate is part of its state, so that one compiled step serves all rates.
-
-  Args:
-    plan: The plan.
-
-  Returns:
-    The transformation.
-  """
-  rise = max(plan.steps // 10, 1)
-
-  def shape(count):
-    done = jnp.asarray(count, jnp.float32)
-    fall = (plan.steps - done) / max(plan.steps - rise, 1)
-    return jnp.clip(jnp.minimum((done + 1) / rise, fall), 0.0, 1.0)
-
-  return optax.chain(
-    optax.clip_by_global_norm(1.0),
-    optax.scale_by_adam(),
-    optax.scale_by_schedule(shape),
-    optax.inject_hyperparams(optax.scale)(step_size=-plan.rate),
-  )
 
 
 class Tuner:
@@ -223,13 +63,13 @@ class Tuner:
 
   def tune(
     self,
-    plan: Plan,
+    plan: plans.Plan,
     workdir: str | os.PathLike,
     *,
     rows: int,
     length: int,
     checkpoint_every: int = 100,
-    started: Callable[[Chosen, Any], None] | None = None,
+    started: Callable[[plans.Chosen, Any], None] | None = None,
   ) -> Tuned:
     """Fine-tune, or go on where it was interrupted.
 
@@ -248,17 +88,17 @@ class Tuner:
       ValueError: If the plan or the examples make no sense.
     """
     layers, place = self.module.config.layers, pathlib.Path(workdir)
-    check(plan, layers)
+    plans.check(plan, layers)
     batches = _even(packing.packed(self.examples, rows, length, seed=plan.seed))
     masks = None
     if plan.arm == "rosa":
       masks = self._masks(plan, place, rows=rows, length=length)
-    chosen = choose(plan, layers, masks)
+    chosen = plans.choose(plan, layers, masks)
     key = jax.random.key(plan.seed)
     trained, frozen = chosen.arm.init(jax.random.fold_in(key, 0), self.params)
     if started is not None:
       started(chosen, trained)
-    update = optimizer(plan)
+    update = plans.optimizer(plan)
     state = training.create(jax.random.fold_in(key, 1), trained, update)
     final = training.fit(
       state,
@@ -274,7 +114,9 @@ class Tuner:
     )
     return Tuned(chosen, final.params, frozen)
 
-  def _step(self, plan: Plan, chosen: Chosen, update: Any, masks: Any) -> Any:
+  def _step(
+    self, plan: plans.Plan, chosen: plans.Chosen, update: Any, masks: Any
+  ) -> Any:
     """Make the step, or take the one of an earlier plan that differs little."""
     make = functools.partial(
       language.finetune_step, self.module, chosen.arm, update
@@ -287,7 +129,7 @@ class Tuner:
     return self._steps[same]
 
   def _masks(
-    self, plan: Plan, place: pathlib.Path, *, rows: int, length: int
+    self, plan: plans.Plan, place: pathlib.Path, *, rows: int, length: int
   ) -> Any:
     """Choose where RoSA has sparse weights, or read what was chosen."""
     path = place / "masks.safetensors"
@@ -330,7 +172,7 @@ def _squared_gradients(
       module, params, example, train_head=False
     ) / example["weights"].sum(dtype=jnp.float32)
 
-  collect = functools.partial(adapters.collect, loss, where=KERNELS)
+  collect = functools.partial(adapters.collect, loss, where=plans.KERNELS)
   return jax.jit(collect)(params, batch).mean
 
 
@@ -338,7 +180,7 @@ def _places(masks: Any) -> dict[str, np.ndarray]:
   """Write masks as the flat places that they have."""
   return {
     path: np.flatnonzero(np.asarray(mask)).astype(np.int32)
-    for path, mask in _named(masks).items()
+    for path, mask in plans.named(masks).items()
   }
 
 
@@ -353,11 +195,6 @@ def _from_places(params: Any, places: Mapping[str, np.ndarray]) -> Any:
     return jnp.asarray(made.reshape(leaf.shape))
 
   return jax.tree.map(mask, params, tree.names(params))
-
-
-def _named(masks: Any) -> dict[str, Any]:
-  names = jax.tree.leaves(tree.names(masks))
-  return dict(zip(names, jax.tree.leaves(masks), strict=True))
 
 
 def held_out(
@@ -431,23 +268,3 @@ def split(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     )
   order = batching.generator(seed, 3).permutation(count)
   return np.sort(order[held:]), np.sort(order[:held])
-
-
-def summary(params: Any, tuned: Any, adapter: Any) -> adapters.Summary:
-  """Tabulate how many numbers are trained, by kind of weight.
-
-  Args:
-    params: The model's parameters.
-    tuned: What is trained: of adapters theta, else the weights.
-    adapter: The adapter, or None.
-
-  Returns:
-    A summary that prints as a table.
-  """
-  theta = tuned
-  if adapter is None:
-    theta = {f"{path}/weight": x for path, x in _named(tuned).items()}
-  names = jax.tree.leaves(tree.names(params))
-  kinds = dict.fromkeys(re.sub(r"^layer_\d+", r"layer_*", n) for n in names)
-  rules = [re.escape(k).replace(r"layer_\*", r"layer_\d+") for k in kinds]
-  return adapters.summary(params, theta, rules=rules)

@@ -15,7 +15,7 @@ from typing import Any
 from effjax.io import files
 from effjax.models import generation
 from effjax.studies import language, report
-from effjax.studies.adapters import findings, finetuning, page, texts
+from effjax.studies.adapters import findings, finetuning, page, plans, texts
 from effjax.training import workdir as workdirs
 
 
@@ -127,7 +127,7 @@ class Runner:
     """Fine-tune by an arm, and measure what came of it.
 
     Args:
-      arm: A key of `finetuning.TITLES`.
+      arm: A key of `plans.TITLES`.
       rate: Its learning rate.
       seed: Of its random draws.
 
@@ -138,7 +138,7 @@ class Runner:
     place = self.place / arm / f"rate{rate:g}_seed{seed}"
     if (kept := _read(place / "outcome.json")) is not None:
       return kept
-    plan = finetuning.Plan(
+    plan = plans.Plan(
       arm=arm,
       rank=config.rank,
       density=config.density,
@@ -161,7 +161,7 @@ class Runner:
       "wall": time.monotonic() - started[1],
     }
     adapter = tuned.chosen.adapter
-    counts = finetuning.summary(self.model.params, tuned.trained, adapter)
+    counts = plans.summary(self.model.params, tuned.trained, adapter)
     measured = {
       "arm": arm,
       "rate": rate,

@@ -10,7 +10,7 @@ import pytest
 from effjax.data import packing
 from effjax.data.dialogues import Example
 from effjax.models import llama
-from effjax.studies.adapters import finetuning
+from effjax.studies.adapters import finetuning, plans
 from effjax.training import language
 from tests.models import language_models as tiny
 
@@ -53,7 +53,7 @@ def _padded(example):
 
 @pytest.mark.slow
 def test_places_are_those_of_the_largest_squared_gradients(examples, tmp_path):
-  plan = finetuning.Plan(
+  plan = plans.Plan(
     arm="rosa", rank=2, density=0.1, warm_up=0, collected=5, steps=1
   )
   tuner = finetuning.Tuner(MODULE, PARAMS, examples)
@@ -89,9 +89,9 @@ def test_arms_train_what_they_say():
   params = tiny.random_params()
 
   def trained(**options):
-    chosen = finetuning.choose(finetuning.Plan(**options), 2)
+    chosen = plans.choose(plans.Plan(**options), 2)
     values, _ = chosen.arm.init(jax.random.key(0), params)
-    return finetuning.summary(params, values, chosen.adapter).trained
+    return plans.summary(params, values, chosen.adapter).trained
 
   count = sum(x.size for x in jax.tree.leaves(params))
   layer = sum(x.size for x in jax.tree.leaves(params["layer_1"]))
@@ -109,8 +109,8 @@ def test_arms_train_what_they_say():
 
 
 def test_the_rate_rises_and_falls():
-  plan = finetuning.Plan(steps=20, learning_rate=0.5)
-  update = finetuning.optimizer(plan)
+  plan = plans.Plan(steps=20, learning_rate=0.5)
+  update = plans.optimizer(plan)
   params = {"x": jnp.zeros(1)}
   state = update.init(params)
   sizes = []
@@ -139,7 +139,7 @@ def test_the_rate_rises_and_falls():
 )
 def test_plans_that_make_no_sense(options, message):
   with pytest.raises(ValueError, match=message):
-    finetuning.check(finetuning.Plan(**options), 2)
+    plans.check(plans.Plan(**options), 2)
 
 
 def test_splits():
@@ -157,9 +157,9 @@ def test_splits():
 @pytest.mark.slow
 def test_the_loss_of_an_arm_is_that_of_its_merged_model(examples, tmp_path):
   tuner = finetuning.Tuner(MODULE, PARAMS, examples)
-  plan = finetuning.Plan(rank=2, steps=3, learning_rate=0.05)
+  plan = plans.Plan(rank=2, steps=3, learning_rate=0.05)
   tuned = tuner.tune(plan, tmp_path, rows=2, length=LENGTH)
-  other = finetuning.Plan(rank=2, steps=3, learning_rate=0.01, seed=1)
+  other = plans.Plan(rank=2, steps=3, learning_rate=0.01, seed=1)
   step = tuner._steps
   tuner.tune(other, tmp_path / "other", rows=2, length=LENGTH)
   assert len(step) == 1

@@ -50,3 +50,28 @@ def test_files_that_are_no_configs(config, tmp_path):
   assert configuring.load(str(tmp_path / "plain.py")).a == 1
   with pytest.raises(ValueError, match="takes no argument, got 'quick'"):
     configuring.load(f"{tmp_path / 'plain.py'}:quick")
+
+
+@pytest.mark.parametrize(
+  ("error", "status", "told"),
+  [
+    (None, 0, ""),
+    (ValueError("no such arm"), 2, "teach: no such arm\n"),
+    (FileNotFoundError("no file x"), 2, "teach: no file x\n"),
+    (ModuleNotFoundError("no jinja2"), 2, "teach: no jinja2; install it\n"),
+    (FloatingPointError("the loss is nan"), 1, "teach: the loss is nan\n"),
+    (SystemExit(143), 143, ""),
+    (KeyboardInterrupt(), 130, "teach: stopped\n"),
+  ],
+)
+def test_errors_of_a_command_are_told(error, status, told, capsys):
+  def work():
+    if error is not None:
+      raise error
+
+  options = dict(debug=False, hint="; install it")
+  assert configuring.attempt("teach", work, **options) == status
+  assert capsys.readouterr().err == told
+  if status in (1, 2):
+    with pytest.raises(type(error)):
+      configuring.attempt("teach", work, debug=True)

@@ -120,6 +120,8 @@ def versions() -> dict[str, Any]:
   }
   if on_accelerator():
     found["device"] = device_name()
+  if "GLIBC_TUNABLES" in os.environ:
+    found["GLIBC_TUNABLES"] = os.environ["GLIBC_TUNABLES"]
   for package in ("jax", "jaxlib", "flax", "optax", "numpy", "torch"):
     try:
       found[package] = importlib.metadata.version(package)

@@ -52,9 +52,9 @@ def check_masks(kind: AxisType, specs: tuple) -> None:
   for name, transform in TRANSFORMS.items():
     expected = transform(plain)
     with jax.set_mesh(mesh):
-      program = jax.jit(transform)
+      program = jax.jit(transform).lower(placed).compile()
       got = program(placed)
-      text = program.lower(placed).compile().as_text()
+    text = program.as_text()
     for leaf, mask in expected.items():
       np.testing.assert_array_equal(got[leaf], mask, err_msg=f"{name} {leaf}")
     assert "all-gather" not in text, f"{name} gathers, {kind} {specs}"
@@ -89,9 +89,9 @@ def check_update(kind: AxisType, specs: tuple, last: str) -> None:
   expected, masks = jax.jit(two_steps)(plain)
   mesh, placed = place(kind, specs)
   with jax.set_mesh(mesh):
-    program = jax.jit(two_steps)
+    program = jax.jit(two_steps).lower(placed).compile()
     got, got_masks = program(placed)
-    text = program.lower(placed).compile().as_text()
+  text = program.as_text()
   for leaf, mask in masks.items():
     np.testing.assert_array_equal(got_masks[leaf], mask)
     np.testing.assert_allclose(got[leaf], expected[leaf], rtol=1e-5, atol=1e-7)

@@ -145,6 +145,7 @@ def test_brackets_narrow_on_counts_beyond_32_bits():
   assert ties.tolist() == [3]
 
 
+@pytest.mark.slow
 def test_counts_of_20_million_entries_are_exact():
   # float32 tells neither 20,000,001 nor the count to keep from a neighbour.
   size, keep = 20_000_001, 12_345_677

@@ -174,22 +174,6 @@ def test_examples_that_go_together_do_not_matter(net, traced, monkeypatch):
     traced[0],
   )
   assert done == [(2, 3), (3, 3)]
-  with pytest.raises(ValueError, match="'conv/kernel' are zero"):
-    spade.trace(
-      jax.random.key(2),
-      lambda params, x: (
-        capture(params, x)[0],
-        {
-          "conv/kernel": capture(params, x)[1]["conv/kernel"] * x[:, :1, :1, :1]
-        },
-      ),
-      variables["params"],
-      jnp.stack([jnp.ones_like(x[0]), jnp.zeros_like(x[0])]),
-      CONV_ONLY,
-      copies=2,
-      augment=None,
-      layers=capture.layers(variables["params"], x[:1]),
-    )
 
 
 def test_jit_and_a_single_example_agree(net, traced):

@@ -117,7 +117,13 @@ def _arms(params):
 
 @pytest.mark.parametrize(
   "name",
-  ["full", "one block", "LoRA", pytest.param("DoRA", marks=SLOW), "RoSA"],
+  [
+    "full",
+    "one block",
+    "LoRA",
+    pytest.param("DoRA", marks=SLOW),
+    pytest.param("RoSA", marks=SLOW),
+  ],
 )
 def test_every_arm_learns_and_resumes(net, examples, name, tmp_path):
   module, params = net

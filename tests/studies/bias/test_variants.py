@@ -150,6 +150,7 @@ def test_a_member_with_a_teacher_fares_as_it_would_alone(base, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, teacher, starts[1].params)
 
 
+@pytest.mark.slow
 def test_models_of_one_label(base, tmp_path):
   trainer, _, _ = base
   config = trainer.config.copy_and_resolve_references()

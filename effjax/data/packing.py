@@ -15,7 +15,7 @@ A batch is a dict of arrays over B rows:
 Only responses count. S and K are rounded up, so that few shapes are compiled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -159,10 +159,12 @@ def bucketed(
 class _Latest:
   """Remembers what was planned for the latest epoch."""
 
-  def __init__(self, make):
-    self._make, self._kept = make, (-1, None)
+  def __init__(self, make: Callable[[int], list]):
+    self._make = make
+    self._kept: tuple[int, list] = (-1, [])
 
-  def __call__(self, epoch: int):
+  def __call__(self, epoch: int) -> list:
+    # Read once: a batch is fetched in another thread.
     kept = self._kept
     if kept[0] != epoch:
       kept = self._kept = (epoch, self._make(epoch))
@@ -172,7 +174,7 @@ class _Latest:
 def _batch(rows: Sequence[Sequence[Example]], length: int) -> batches.Batch:
   """Write texts into rows."""
   shape = (len(rows), length)
-  arrays = {
+  arrays: batches.Batch = {
     name: np.zeros(shape, np.int32)
     for name in ("tokens", "positions", "segments")
   }

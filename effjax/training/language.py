@@ -313,7 +313,7 @@ def _by_chunks(chunk_size, train_table, hidden, table, targets, weights):
   (total, sums), to_hidden = jax.lax.scan(
     step, (start, sums), (split(hidden), split(targets), split(weights))
   )
-  if train_table is None:
+  if to_hidden is None:
     return total, None, None
-  to_hidden = to_hidden.reshape(-1, hidden.shape[1])[:count]
+  to_hidden = jnp.reshape(to_hidden, (-1, hidden.shape[1]))[:count]
   return total, to_hidden, None if sums is None else sums.astype(table.dtype)

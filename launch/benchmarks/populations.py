@@ -31,7 +31,7 @@ def cases(quick: bool) -> list[harness.Case]:
     "images": jnp.asarray(images),
     "classes": jnp.asarray(rng.integers(0, OUTPUTS, batch)),
   }
-  module = models.build("cnn", outputs=OUTPUTS)
+  module: Any = models.build("cnn", outputs=OUTPUTS)
   optimizer = optax.adam(1e-3)
 
   def loss(params, model_state, batch, key, train):

@@ -50,7 +50,10 @@ def _case(rows: int, columns: int, block: int) -> harness.Case:
   peers, note = {}, "torch is not installed"
   if torch:
     device = harness.torch_device(torch)
-    operands = [torch.from_numpy(x).to(device) for x in (w, gram)]
+    on_torch, gram_on_torch = (
+      torch.from_numpy(x).to(device) for x in (w, gram)
+    )
+    operands = on_torch, gram_on_torch
     found = published(torch, *operands, block, SPARSITY).cpu().numpy()
     differing = np.sum(np.asarray(ours().mask) != (found != 0))
     note = f"masks differ in {differing} of {w.size} entries"

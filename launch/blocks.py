@@ -1,5 +1,6 @@
 """The blocks of README.md: results rendered as Markdown."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -387,6 +388,7 @@ BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
   "bias_german_credit": table_of_persons,
   "bias_faces": faces_table,
   "spade_fashion": spade_table,
+  "spade_photographs": functools.partial(spade_table, name="spade_photographs"),
   "adapters_tales": adapters_table,
   "bench": bench_table,
   "bench_gpu": bench_table,

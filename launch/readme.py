@@ -20,6 +20,7 @@ RESULTS = ROOT / "launch" / "results"
 # By block: the plots that are drawn beside its table.
 _PLOTS = {
   "bias_fashion": ("uncertainty", "tcb", "groups", "repairs"),
+  "spade_photographs": ("differences", "sparsity", "copies"),
   "spade_fashion": (
     "differences",
     "sparsity",
@@ -138,6 +139,7 @@ def _draw(
   plot = {
     "bias_fashion": _plot_bias,
     "spade_fashion": _plot_spade,
+    "spade_photographs": _plot_spade,
     "adapters_tales": _plot_adapters,
   }[name]
   with matplotlib.rc_context({"svg.hashsalt": "effjax"}):

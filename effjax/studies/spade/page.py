@@ -100,11 +100,12 @@ def area_table(results: Mapping[str, Any]) -> elements.Table:
   rows = [
     [name, *(results["auc"][arm][name] for arm in shown)] for name in names
   ]
+  exact = f" ({results['exact_images']} for the exact solver)"
   return elements.Table(
     columns,
     rows,
     caption=f"Pixel AUC of the patch, {results['images']} images of each"
-    f" network ({results['exact_images']} for the exact solver), seeds"
+    f" network{exact if 'spade' in shown else ''}, seeds"
     f" {', '.join(map(str, results['seeds']))}; 95 % bootstrap intervals over"
     " networks and images.",
   )

@@ -198,6 +198,9 @@ def _next(stream: io.BytesIO) -> tuple[Any, dict[str, _Storage]]:
     if "truncated" in str(error):
       raise EOFError(str(error)) from error
     raise
+  except MemoryError as error:
+    # A length that is damaged may be any number of 64 bits.
+    raise EOFError("it asks for more bytes than it has") from error
 
 
 def _rowed(stream: io.BytesIO) -> Any:

@@ -6,6 +6,7 @@ rows by us; the peer pads batches of texts that were sorted by length.
 """
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -160,15 +161,16 @@ def _peers(
 
   network = decoding.torch_llama(torch, transformers, module.config, params)
   device = harness.torch_device(torch)
-  adapted = peft.get_peft_model(
-    network,
-    peft.LoraConfig(
-      r=RANK,
-      lora_alpha=16,
-      target_modules=r".*layers.*_proj",
-      task_type="CAUSAL_LM",
-    ),
-  ).to(device)
+  recipe = peft.LoraConfig(
+    r=RANK,
+    lora_alpha=16,
+    target_modules=r".*layers.*_proj",
+    task_type="CAUSAL_LM",
+  )
+  with warnings.catch_warnings():
+    # peft asks transformers in a way that this will not know for ever.
+    warnings.simplefilter("ignore", FutureWarning)
+    adapted = peft.get_peft_model(network, recipe).to(device)
   adapted.train()
   trained = [p for p in adapted.parameters() if p.requires_grad]
   optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=1e-4)

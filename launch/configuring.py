@@ -48,6 +48,53 @@ class Parser(argparse.ArgumentParser):
     return options
 
 
+def command(
+  parser: Parser,
+  work: Callable[[argparse.Namespace], Any],
+  arguments: Sequence[str] | None,
+  *,
+  required: Sequence[str] = (),
+  hint: str = "",
+) -> int:
+  """Parse a command line and do what it asks for.
+
+  Args:
+    parser: Its parser, with the option `--debug`.
+    work: What the command does, from the options.
+    arguments: Command line without the program; None takes the real one.
+    required: The options that must be given.
+    hint: What is said if a package is missing.
+
+  Returns:
+    The exit status, as of `attempt`.
+  """
+  arguments = list(sys.argv[1:] if arguments is None else arguments)
+  try:
+    options = parser.parse_all(arguments, required=required)
+  except SystemExit as end:  # --help, or a message of argparse
+    return int(end.code or 0)
+  name = parser.prog.rpartition(".")[2]
+  return attempt(name, lambda: work(options), debug=options.debug, hint=hint)
+
+
+def describe(name: str, description: str | None) -> Parser:
+  """Make the parser of a command, to which options are added.
+
+  Args:
+    name: Its name in `launch`.
+    description: What `--help` says, as it is laid out.
+
+  Returns:
+    The parser; options are not to be shortened.
+  """
+  return Parser(
+    prog=f"python -m launch.{name}",
+    description=description,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+
+
 def attempt(
   name: str, work: Callable[[], Any], *, debug: bool, hint: str = ""
 ) -> int:

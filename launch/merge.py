@@ -24,26 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
   Returns:
     The exit status, see the top of this file.
   """
-  arguments = list(sys.argv[1:] if arguments is None else arguments)
-  try:
-    options = _parser().parse_all(arguments, required=("--adapter", "--output"))
-  except SystemExit as end:  # --help, or a message of argparse
-    return int(end.code or 0)
-  return configuring.attempt(
-    "merge",
-    lambda: _merge(options),
-    debug=options.debug,
+  return configuring.command(
+    _parser(),
+    _merge,
+    arguments,
+    required=("--adapter", "--output"),
     hint="; pip install 'effjax[language]' brings it",
   )
 
 
 def _parser() -> configuring.Parser:
-  parser = configuring.Parser(
-    prog="python -m launch.merge",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = configuring.describe("merge", __doc__)
   add = parser.add_argument
   add(
     "--model",

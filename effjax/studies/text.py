@@ -86,6 +86,6 @@ def _inline(text: str) -> str:
     if i % 2:
       shown.append(f"<code>{part}</code>")
       continue
-    part = re.sub(r"\*\*(\S(?:.*?\S)?)\*\*", r"<strong>\1</strong>", part)
-    shown.append(re.sub(r"\*(\S(?:.*?\S)?)\*", r"<em>\1</em>", part))
+    part = re.sub(r"\*\*(\S|\S.*?\S)\*\*", r"<strong>\1</strong>", part)
+    shown.append(re.sub(r"\*(\S|\S.*?\S)\*", r"<em>\1</em>", part))
   return "".join(shown)

@@ -173,6 +173,11 @@ def test_light_markup():
   )
   assert str(text.markup("2 * 3 * 4 and a_b")) == "<p>2 * 3 * 4 and a_b</p>"
   assert str(text.markup("")) == ""
+  # One letter, and more of the same after it.
+  assert str(text.markup("**b** in **c d**, *e* or *f g*")) == (
+    "<p><strong>b</strong> in <strong>c d</strong>, <em>e</em> or"
+    " <em>f g</em></p>"
+  )
 
 
 def test_plots_follow_the_page(page):

@@ -96,6 +96,14 @@ from effjax.metrics.mitigation import (
   random_susceptible,
   susceptible,
 )
+from effjax.metrics.overlap import (
+  BleuScores,
+  RougeScores,
+  panza_bleu,
+  rouge_l,
+  rouge_n,
+  self_bleu,
+)
 from effjax.metrics.parity import (
   ParityRule,
   parity_decisions,
@@ -145,6 +153,7 @@ from effjax.metrics.significance import (
   holm,
   welch,
 )
+from effjax.metrics.texts import clean_text, length_ratio, reference_sets
 from effjax.metrics.thresholds import adjust_thresholds
 
 __all__ = [
@@ -152,6 +161,7 @@ __all__ = [
   "REASONS",
   "Amplification",
   "Area",
+  "BleuScores",
   "Brier",
   "Calibration",
   "CevSde",
@@ -179,6 +189,7 @@ __all__ = [
   "PairChurn",
   "ParityRule",
   "RankCorrelation",
+  "RougeScores",
   "SelectiveRates",
   "ThresholdCalibration",
   "Welch",
@@ -200,6 +211,7 @@ __all__ = [
   "churn",
   "class_divergence",
   "class_significance",
+  "clean_text",
   "collection",
   "compute",
   "conditional",
@@ -230,6 +242,7 @@ __all__ = [
   "intersection_names",
   "intersections",
   "label_table",
+  "length_ratio",
   "mals",
   "mass_accuracy",
   "mean",
@@ -238,6 +251,7 @@ __all__ = [
   "one_hot",
   "override",
   "override_curve",
+  "panza_bleu",
   "parity_decisions",
   "parity_probability",
   "parity_thresholds",
@@ -248,11 +262,15 @@ __all__ = [
   "random_susceptible",
   "rank_accuracy",
   "rank_correlation",
+  "reference_sets",
   "reject_option_classification",
   "reliability_curve",
+  "rouge_l",
+  "rouge_n",
   "scale_temperature",
   "seed_interval",
   "selective_rates",
+  "self_bleu",
   "sensitivity",
   "share",
   "soft_group_rates",

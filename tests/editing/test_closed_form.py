@@ -1,0 +1,198 @@
+"""Closed forms: golden values, brute force in float64 and laws."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from effjax import editing
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "editing"
+DATA = np.load(GOLDEN / "closed_form.npz", allow_pickle=False)
+W, C, K, Z = (DATA[name] for name in "WCKZ")
+FREE = float(np.linalg.eigvalsh(C)[8]) * 1.01
+
+
+@pytest.fixture
+def double():
+  with jax.enable_x64(True):
+    yield
+
+
+def values(lam=15.0):
+  return {
+    "rome": editing.rome(W, C, K[:, 0], Z[:, 0]),
+    "memit": editing.memit(W, C, K, Z, lam),
+    "spread": editing.memit(W, C, K, Z, lam, layers=3),
+    "emmet": editing.emmet(W, C, K, Z),
+  }
+
+
+def check(found, rtol):
+  for name, golden in (
+    ("rome", "W_rome"),
+    ("memit", "W_memit"),
+    ("spread", "W_memit_first_of_L"),
+  ):
+    np.testing.assert_allclose(
+      W + np.asarray(found[name], np.float64), DATA[golden], rtol, rtol / 10
+    )
+
+
+def test_golden_in_float64(double):
+  found = values()
+  assert all(delta.dtype == np.float64 for delta in found.values())
+  check(found, 1e-10)
+  k, v = K[:, 0], Z[:, 0]
+  rome, emmet = np.asarray(found["rome"]), np.asarray(found["emmet"])
+  assert np.abs((W + rome) @ k - v).max() < 1e-10
+  assert np.abs((W + emmet) @ K - Z).max() < 1e-10
+  assert np.linalg.matrix_rank(rome) == 1
+  one = editing.emmet(W, C, k, v)
+  np.testing.assert_allclose(one, rome, rtol=1e-9, atol=1e-12)
+
+
+def test_golden_in_float32():
+  found = values()
+  assert all(delta.dtype == np.float32 for delta in found.values())
+  check(found, 1e-4)
+
+
+def test_memit_by_brute_force(double):
+  residual = Z - W @ K
+  emmet = np.asarray(editing.emmet(W, C, K, Z))
+  for lam in (0.0, 1e-9, 1e-3, 1e4):
+    found = np.asarray(editing.memit(W, C, K, Z, lam))
+    if lam > 1e-6:
+      whole = lam * C + K @ K.T
+      expected = residual @ K.T @ np.linalg.inv(whole)
+      np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
+    if lam < 1e-6:
+      np.testing.assert_allclose(found, emmet, rtol=0, atol=1e-8)
+
+
+def test_more_keys_than_inputs(double):
+  rng = np.random.default_rng(0)
+  keys, wanted = rng.normal(size=(3, 24)), rng.normal(size=(10, 24))
+  w = rng.normal(size=(10, 3))
+  # Only the sum needs to be regular.
+  found = np.asarray(editing.memit(w, np.zeros((3, 3)), keys, wanted, 1.0))
+  expected = (wanted - w @ keys) @ np.linalg.pinv(keys)
+  np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_singular_covariance_that_the_keys_complete(double):
+  c = np.diag([1.0, 1.0, 0.0])
+  keys, wanted = np.array([[0.5], [0.0], [2.0]]), np.ones((2, 1))
+  w = np.zeros((2, 3))
+  found = np.asarray(editing.memit(w, c, keys, wanted, 0.5))
+  expected = wanted @ keys.T @ np.linalg.inv(0.5 * c + keys @ keys.T)
+  np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+  with pytest.raises(ValueError, match="damping"):
+    editing.emmet(w, c, keys, wanted)
+
+
+def test_rome_with_other_keys(double):
+  k, bare, v = K[:, 0], K[:, 0] + 0.3 * K[:, 1], Z[:, 0]
+  u = np.linalg.solve(C, k)
+  found = {
+    kind: np.asarray(editing.rome(W, C, k, v, key=kind, prompt_key=bare))
+    for kind in ("consistent", "prompt", "original")
+  }
+  np.testing.assert_allclose(
+    found["original"], np.outer(v - W @ bare, u) / (bare @ u), rtol=1e-8
+  )
+  np.testing.assert_allclose((W + found["prompt"]) @ bare, v, atol=1e-10)
+  np.testing.assert_allclose((W + found["original"]) @ bare, v, atol=1e-10)
+  np.testing.assert_allclose((W + found["consistent"]) @ k, v, atol=1e-10)
+  published = editing.rome(W, C, k, v, prompt_key=bare, convention="reference")
+  np.testing.assert_array_equal(published, found["original"])
+
+
+def test_alphaedit(double):
+  previous = K[:, 3:] * 2
+  keys, wanted = K[:, :3], Z[:, :3]
+  left, sizes, _ = np.linalg.svd(C)
+  free = left[:, sizes < FREE]
+  p = free @ free.T
+  np.testing.assert_allclose(editing.null_space(C, FREE), p, atol=1e-10)
+  a = keys @ keys.T + previous @ previous.T
+  expected = np.linalg.solve(
+    p @ a + 0.3 * np.eye(24), p @ keys @ (wanted - W @ keys).T / 2
+  ).T
+  options = {"previous": previous, "ridge": 0.3, "layers": 2}
+  found = editing.alphaedit(W, C, keys, wanted, threshold=FREE, **options)
+  np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-11)
+  np.testing.assert_allclose(found @ p, found, atol=1e-11)
+  again = editing.alphaedit(W, None, keys, wanted, projection=p, **options)
+  np.testing.assert_allclose(again, found, rtol=1e-7, atol=1e-11)
+  with pytest.raises(ValueError, match="threshold"):
+    editing.null_space(C, 1e-9)
+
+
+def test_damping(double):
+  damped = C + 0.1 * np.diagonal(C).mean() * np.eye(24)
+  for edit in (editing.emmet, lambda *a, **o: editing.memit(*a, 3.0, **o)):
+    found, expected = edit(W, C, K, Z, damping=0.1), edit(W, damped, K, Z)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_singular_covariances(double):
+  few = K @ K.T
+  k, v = K[:, 0], Z[:, 0]
+  for c in (few, few.astype(np.float32), np.zeros((24, 24)), -C):
+    w = W.astype(c.dtype)
+    with pytest.raises(ValueError, match="damping"):
+      editing.rome(w, c, k, v)
+  assert np.isfinite(editing.rome(W, few, k, v, damping=1e-4)).all()
+  assert np.isnan(jax.jit(editing.rome)(W, few, k, v)).all()
+  # A small covariance is not a singular one, nor are inputs of unlike size.
+  scale = np.logspace(-3, 3, 24)
+  small = C * scale[:, None] * scale * 1e-12
+  found = np.asarray(editing.rome(W, small, k * scale, v))
+  np.testing.assert_allclose((W + found) @ (k * scale), v, atol=1e-10)
+
+
+def test_sequential_edits_build_on_each_other(double):
+  edit = lambda w, k, v: editing.rome(w, C, k, v)
+  pairs = [(K[:, 0], Z[:, 0]), (K[:, 1], Z[:, 1])]
+  first, second = editing.sequential(jnp.asarray(W), pairs, edit)
+  np.testing.assert_array_equal(first, edit(W, *pairs[0]))
+  np.testing.assert_allclose((W + first + second) @ K[:, 1], Z[:, 1])
+
+
+def test_vmap_is_a_loop():
+  w = np.stack([W, W + 1]).astype(np.float32)
+  mapped = jax.vmap(lambda w, lam: editing.memit(w, C, K, Z, lam))
+  found = mapped(w, jnp.array([15.0, 3.0]))
+  for i, lam in enumerate((15.0, 3.0)):
+    one = editing.memit(w[i], C, K, Z, lam)
+    np.testing.assert_allclose(found[i], one, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("edit", "words"),
+  [
+    (lambda: editing.rome(W, C, K, Z[:, 0]), "memit"),
+    (lambda: editing.rome(W, C, K[:, 0], Z[:, 0], key="mean"), "consistent"),
+    (lambda: editing.rome(W, C, K[:, 0], Z[:, 0], key="prompt"), "prompt_key"),
+    (lambda: editing.rome(W, C, 0 * K[:, 0], Z[:, 0]), "key is zero"),
+    (
+      lambda: editing.rome(W, C, K[:, 0], Z[:, 0], convention="ours"),
+      "'reference'",
+    ),
+    (lambda: editing.memit(W.T, C, K, Z, 1.0), "shapes"),
+    (lambda: editing.memit(W, C, K, Z, -1.0), "lam"),
+    (lambda: editing.memit(W, C, K, Z, 1.0, layers=0), "layers"),
+    (lambda: editing.memit(W, C, K * np.nan, Z, 1.0), "keys of an edit"),
+    (lambda: editing.emmet(W, C, K[:, [0, 0]], Z[:, :2]), "dependent"),
+    (lambda: editing.alphaedit(W, C, K, Z, ridge=0.0), "ridge"),
+    (lambda: editing.alphaedit(W, None, K, Z), "projection"),
+    (lambda: editing.alphaedit(W, C, K, Z, previous=Z), "previous"),
+  ],
+)
+def test_errors(edit, words):
+  with pytest.raises(ValueError, match=words):
+    edit()

@@ -3,9 +3,18 @@
 Both sides are float32, LoRA of rank 8 on all linear layers of the blocks, AdamW
 and the same tokens that count. Texts of the lengths of e-mails are packed into
 rows by us; the peer pads batches of texts that were sorted by length.
+
+  python -m launch.benchmarks.finetuning ours     # or peft
+
+runs two of the steps in a process of its own and prints its peak memory.
 """
 
+import argparse
 import importlib.util
+import pathlib
+import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,14 +40,11 @@ def cases(quick: bool) -> list[harness.Case]:
   """Return the comparisons, on a small random model if quick."""
   module, params, what = decoding.random_model(quick)
   module = module.clone(apply_part=adapters.dense)
-  rows, length, texts = (2, 16, 4) if quick else (4, 256, 32)
   rng = np.random.default_rng(0)
-  top = module.config.vocabulary - 1
-  text = lambda size, prompt: Example(
-    rng.integers(1, top, size).astype(np.int32), prompt
-  )
+  rows, length, texts = (2, 16, 4) if quick else (4, 256, 32)
+  text = lambda size, prompt: _text(rng, module, size, prompt)
   whole = [text(length, 1) for _ in range(rows)]
-  lora = language.adapted(adapters.lora(RANK, where=KERNELS, alpha=16))
+  lora = _lora()
   ours = _ours(
     module, params, lora, packing.packed(whole, rows, length, seed=0)
   )
@@ -61,7 +67,7 @@ def cases(quick: bool) -> list[harness.Case]:
       name=f"LoRA step, rank {RANK}, {rows} x {length} tokens, {what}",
       ours=ours,
       peers=peers,
-      note=_note(peers),
+      note=_note(peers) if quick or not peers else _memory(),
       limit=_limit(params, rows * length),
     ),
     harness.Case(
@@ -99,6 +105,54 @@ def cases(quick: bool) -> list[harness.Case]:
   return found
 
 
+def _lora() -> language.Arm:
+  return language.adapted(adapters.lora(RANK, where=KERNELS, alpha=16))
+
+
+def _text(
+  rng: np.random.Generator, module: llama.Llama, size: int, prompt: int
+) -> Example:
+  top = module.config.vocabulary - 1
+  return Example(rng.integers(1, top, size).astype(np.int32), prompt)
+
+
+def _memory() -> str:
+  """Measure the peak memory of both sides, each in a fresh process."""
+  found = []
+  for side in ("ours", "peft"):
+    command = [sys.executable, "-m", "launch.benchmarks.finetuning", side]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    found.append(f"{side} {run.stdout.split()[-1]} GB")
+  return "peak memory of a process: " + ", ".join(found)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Run two LoRA steps of one side and print the peak memory in GB.
+
+  Args:
+    argv: Arguments instead of those of the command line.
+  """
+  parser = argparse.ArgumentParser(description=main.__doc__)
+  parser.add_argument("side", choices=("ours", "peft"))
+  side = parser.parse_args(argv).side
+  module, params, _ = decoding.random_model(quick=False)
+  module = module.clone(apply_part=adapters.dense)
+  rng = np.random.default_rng(0)
+  whole = [_text(rng, module, 256, 1) for _ in range(4)]
+  if side == "ours":
+    batches = packing.packed(whole, 4, 256, seed=0)
+    run = _ours(module, params, _lora(), batches)
+  else:
+    tokens = [np.stack([x.tokens for x in whole])]
+    run = next(iter(_peers(module, params, tokens, [np.ones(4, int)]).values()))
+    del params
+  for _ in range(2):
+    run()
+  status = pathlib.Path("/proc/self/status").read_text()
+  peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+  print(f"{int(peak[1]) / 1e6:.2f}" if peak else "unknown")
+
+
 def _few(rng: np.random.Generator, shape: tuple[int, ...]) -> jax.Array:
   size = shape[0] * shape[1]
   mask = np.zeros(size, bool)
@@ -128,9 +182,11 @@ def _ours(
   """Make a run over all batches of an epoch."""
   trained, frozen = arm.init(jax.random.key(0), params)
   optimizer = optax.adamw(RATE)
-  step = jax.jit(
-    language.finetune_step(module, arm, optimizer), donate_argnums=0
+  rows = batches[0]["tokens"].shape[0]
+  step = language.finetune_step(
+    module, arm, optimizer, accumulate=language.micro_batches(rows)
   )
+  step = jax.jit(step, donate_argnums=0)
   state = training.create(jax.random.key(1), trained, optimizer)
   held = [jax.tree.map(lambda x: jnp.array(x, copy=True), state)]
   given = [jax.device_put(batches[i]) for i in range(batches.per_epoch)]
@@ -202,3 +258,7 @@ def _peers(
 
   counts = harness.torch_threads(torch)
   return {f"peft, {n} threads": make(n) for n in counts}
+
+
+if __name__ == "__main__":
+  main()

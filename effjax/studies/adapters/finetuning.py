@@ -102,7 +102,7 @@ class Tuner:
     state = training.create(jax.random.fold_in(key, 1), trained, update)
     final = training.fit(
       state,
-      self._step(plan, chosen, update, masks),
+      self._step(plan, chosen, update, masks, rows),
       batches,
       steps=plan.steps,
       workdir=place,
@@ -115,15 +115,26 @@ class Tuner:
     return Tuned(chosen, final.params, frozen)
 
   def _step(
-    self, plan: plans.Plan, chosen: plans.Chosen, update: Any, masks: Any
+    self,
+    plan: plans.Plan,
+    chosen: plans.Chosen,
+    update: Any,
+    masks: Any,
+    rows: int,
   ) -> Any:
     """Make the step, or take the one of an earlier plan that differs little."""
+    # Adding up the gradients of all weights would cost more than it saves.
+    small = chosen.adapter is not None
     make = functools.partial(
-      language.finetune_step, self.module, chosen.arm, update
+      language.finetune_step,
+      self.module,
+      chosen.arm,
+      update,
+      accumulate=language.micro_batches(rows) if small else 1,
     )
     if masks is not None:
       return make()
-    same = dataclasses.replace(plan, learning_rate=None, seed=0)
+    same = dataclasses.replace(plan, learning_rate=None, seed=0), rows
     if same not in self._steps:
       self._steps[same] = make()
     return self._steps[same]

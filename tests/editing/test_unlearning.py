@@ -1,0 +1,169 @@
+"""Unlearning losses: golden values, brute force in float64 and edges."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from effjax import editing
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "editing"
+DATA = np.load(GOLDEN / "metric_inputs.npz", allow_pickle=False)
+EXPECTED = json.loads((GOLDEN / "metric_expected.json").read_text())
+NOW, BEFORE, LABELS = DATA["logits_cur"], DATA["logits_ref"], DATA["y_f"]
+KEPT, KEPT_BEFORE = DATA["ret_cur"], DATA["ret_ref"]
+OTHERS = np.where(LABELS < 0, LABELS, (LABELS + 3) % NOW.shape[-1])
+DIRECTION = np.linspace(0.1, 1.0, NOW.shape[-1])
+
+
+@jax.jit
+def all_losses(now, before, kept, kept_before, labels, others, direction):
+  npo = lambda beta: editing.npo(now, before, labels, beta=beta)
+  return {
+    "GA": editing.gradient_ascent(now, labels),
+    "retain_KL": editing.kl(kept, kept_before),
+    "NPO_beta0.1": npo(0.1),
+    "NPO_beta1.0": npo(1.0),
+    "SimNPO_beta4.5_delta0.0": editing.simnpo(now, labels),
+    "SimNPO_beta1.0_delta0.5": editing.simnpo(now, labels, beta=1.0, delta=0.5),
+    "grad_diff": editing.grad_diff(
+      now, labels, kept, others, gamma=0.3, alpha=2.0
+    ),
+    "kl_masked": editing.kl(now, before, mask=labels >= 0),
+    "dpo": editing.dpo((now, before, others), (now, before, labels)),
+    "rmu": editing.rmu(now, direction, labels, scale=2.0),
+    "distance": editing.activation_distance(now, before, labels),
+    "undial": editing.undial(now, before, labels, beta=2.0),
+    "wga": editing.wga(now, labels, beta=0.5),
+    "satimp": editing.satimp(now, labels, beta1=0.5, beta2=1.5),
+  }
+
+
+def log_softmax(z):
+  z = z - z.max(-1, keepdims=True)
+  return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def texts(logits, labels):
+  """Return for each text the losses of its labelled tokens."""
+  logp = log_softmax(logits)
+  return [
+    np.array([-logp[b, t - 1, y] for t, y in enumerate(row) if t and y >= 0])
+    for b, row in enumerate(labels)
+  ]
+
+
+def by_formulas(now, before, kept, labels, others, direction):
+  sums = lambda logits, labels: np.array(
+    [x.sum() for x in texts(logits, labels)]
+  )
+  flat = np.concatenate(texts(now, labels))
+  gain = lambda y: sums(now, y) - sums(before, y)
+  counted = labels >= 0
+  reference, current = log_softmax(before), log_softmax(now)
+  divergence = (np.exp(reference) * (reference - current)).sum(-1)
+  undial = []
+  for b, t in zip(*np.nonzero(counted[:, 1:]), strict=True):
+    teacher = before[b, t].copy()
+    teacher[labels[b, t + 1]] -= 2.0
+    undial.append(-(np.exp(log_softmax(teacher)) * current[b, t]).sum())
+  near = lambda x: np.mean(
+    [((now - x) ** 2).mean(-1)[b][c].mean() for b, c in enumerate(counted)]
+  )
+  sigmoid = lambda x: 1 / (1 + np.exp(-x))
+  return {
+    "grad_diff": -0.3 * flat.mean()
+    + 2.0 * np.concatenate(texts(kept, others)).mean(),
+    "kl_masked": divergence[counted].mean(),
+    "dpo": -20 * np.log(sigmoid(0.1 * (gain(labels) - gain(others)))).mean(),
+    "rmu": near(2.0 * direction),
+    "distance": near(before),
+    "undial": np.mean(undial),
+    "wga": -(np.exp(-0.5 * flat) * flat).mean(),
+    "satimp": -(np.exp(-0.5 * flat) * (1 - np.exp(-flat)) ** 1.5 * flat).mean(),
+  }
+
+
+@pytest.mark.parametrize(("x64", "rtol"), [(True, 1e-6), (False, 1e-4)])
+def test_values(x64, rtol):
+  with jax.enable_x64(x64):
+    inputs = (NOW, BEFORE, KEPT, KEPT_BEFORE, LABELS, OTHERS, DIRECTION)
+    found = all_losses(*map(jnp.asarray, inputs))
+  expected = by_formulas(NOW, BEFORE, KEPT, LABELS, OTHERS, DIRECTION)
+  expected |= {name: EXPECTED[name] for name in found if name in EXPECTED}
+  assert expected.keys() == found.keys()
+  for name, value in found.items():
+    assert value.dtype == (np.float64 if x64 else np.float32)
+    np.testing.assert_allclose(value, expected[name], rtol, err_msg=name)
+
+
+def sure(size):
+  """Return logits that are sure of token 0, in the golden shapes."""
+  logits = np.zeros(NOW.shape, np.float32)
+  logits[..., 0] = size
+  return jnp.asarray(logits)
+
+
+def terms(now, before, labels, direction):
+  return {
+    "GA": editing.gradient_ascent(now, labels),
+    "kl": editing.kl(now, before),
+    "npo": editing.npo(now, before, labels),
+    "simnpo": editing.simnpo(now, labels),
+    "dpo": editing.dpo((now, before, labels), (now, before, labels)),
+    "rmu": editing.rmu(now, direction, labels),
+    "undial": editing.undial(now, before, labels),
+    "wga": editing.wga(now, labels),
+    "satimp": editing.satimp(now, labels),
+  }
+
+
+@jax.jit
+def values_and_slopes(now, before, labels, direction):
+  slopes = jax.jacrev(terms, argnums=(0, 1))(now, before, labels, direction)
+  return terms(now, before, labels, direction), slopes
+
+
+def test_edges():
+  direction = jnp.asarray(DIRECTION, jnp.float32)
+  labels = np.full(LABELS.shape, -100, np.int32)
+  labels[:2, 2:] = 0  # the other texts are padding
+  labels[0, 0] = 5  # what nothing predicts is ignored
+  # Probabilities of 1, and of 0: finite, and so are the gradients.
+  for size in (1e4, -1e4):
+    now, before = sure(size), sure(-size)
+    value, slopes = values_and_slopes(now, before, labels, direction)
+    for name in value:
+      assert np.isfinite(value[name]), name
+      current, reference = slopes[name]
+      assert np.isfinite(current).all(), name
+      assert not np.asarray(reference).any(), name
+      if name not in ("kl", "rmu"):
+        assert not np.asarray(current)[2:].any(), name
+        assert not np.asarray(current)[:, -1].any(), name
+  # Padding changes nothing: the two texts alone, repeated.
+  labels[2:4], labels[4:] = labels[:2], labels[:2]
+  again, _ = values_and_slopes(now, before, labels, direction)
+  for name in value:
+    np.testing.assert_allclose(again[name], value[name], 1e-6, err_msg=name)
+  # Nothing at all is undefined.
+  nothing, _ = values_and_slopes(
+    now, before, np.full(LABELS.shape, -100, np.int32), direction
+  )
+  assert all(np.isnan(x) for name, x in nothing.items() if name != "kl")
+
+
+def test_direction():
+  u = editing.rmu_direction(jax.random.key(1), 50)
+  assert (u >= 0).all()
+  np.testing.assert_allclose(jnp.linalg.norm(u), 1.0, rtol=1e-6)
+
+
+def test_errors():
+  with pytest.raises(ValueError, match="shapes"):
+    editing.nll(NOW, LABELS[:, 1:])
+  with pytest.raises(ValueError, match="reference"):
+    editing.npo(NOW, BEFORE[:2], LABELS)

@@ -165,12 +165,21 @@ from effjax.metrics.significance import (
 )
 from effjax.metrics.texts import clean_text, length_ratio, reference_sets
 from effjax.metrics.thresholds import adjust_thresholds
+from effjax.metrics.translation import (
+  Bleu,
+  bleu,
+  chrf,
+  sentence_bleu,
+  sentence_chrf,
+  tokenize_13a,
+)
 
 __all__ = [
   "CORRECTIONS",
   "REASONS",
   "Amplification",
   "Area",
+  "Bleu",
   "BleuScores",
   "Brier",
   "Calibration",
@@ -214,11 +223,13 @@ __all__ = [
   "baseline_churn",
   "benjamini_hochberg",
   "bias_amplification",
+  "bleu",
   "bootstrap",
   "brier_score",
   "calibration_error",
   "cev_sde",
   "cev_sde_of_rates",
+  "chrf",
   "churn",
   "class_divergence",
   "class_significance",
@@ -290,6 +301,8 @@ __all__ = [
   "selective_rates",
   "self_bleu",
   "sensitivity",
+  "sentence_bleu",
+  "sentence_chrf",
   "share",
   "soft_group_rates",
   "softmax_entropy",
@@ -297,6 +310,7 @@ __all__ = [
   "susceptible",
   "temperature",
   "threshold_calibration_bias",
+  "tokenize_13a",
   "uncertainty",
   "welch",
   "wilson",

@@ -304,8 +304,8 @@ def _rouge(predictions, references, overlap, clean) -> RougeScores:
 def _precision_recall_f(hits: int, found: int, wanted: int) -> list[float]:
   if not hits:
     return [0.0, 0.0, 0.0]
-  precision, recall = hits / found, hits / wanted
-  return [precision, recall, 2 * precision * recall / (precision + recall)]
+  # F = 2 P R / (P + R) with one rounding, so that ties are ties.
+  return [hits / found, hits / wanted, 2 * hits / (found + wanted)]
 
 
 def _words(text: str, clean: bool) -> list[str]:

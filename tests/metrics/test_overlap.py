@@ -166,6 +166,11 @@ def test_rouge_tokens_and_references():
   tied = metrics.rouge_l(["a b c d"], [["a x", "a b y z w v x x", "a x"]])
   np.testing.assert_array_equal(tied.precision, [0.25])
   np.testing.assert_array_equal(tied.recall, [0.5])
+  # F is 1/6 both times: 2 P R / (P + R) may round it to different numbers.
+  tied = metrics.rouge_n(
+    ["a " + "b " * 10], [["a x", "a " + "x " * 12, "x " * 13]]
+  )
+  np.testing.assert_array_equal(tied.precision, [1 / 11])
 
 
 def test_rouge_of_too_few_words_is_zero():

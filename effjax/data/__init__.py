@@ -1,5 +1,6 @@
 """Real data: found, verified, turned into arrays and deterministic batches."""
 
+from effjax.data import emails
 from effjax.data.batches import Batches, from_arrays, from_source, stack
 from effjax.data.fetching import fetch
 from effjax.data.registry import SOURCES, Source
@@ -10,6 +11,7 @@ __all__ = [
   "Batches",
   "Source",
   "cache_directory",
+  "emails",
   "fetch",
   "from_arrays",
   "from_source",

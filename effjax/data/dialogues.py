@@ -90,7 +90,8 @@ def encode(
   """Turn dialogues into tokens.
 
   The prompt is laid out as what a user says where the tokenizer has a template
-  of conversations; the response ends with the end token if there is one.
+  of conversations; the response ends with the end token if there is one. Names
+  of special tokens in a dialogue are text like any other.
 
   Args:
     dialogues: The dialogues.
@@ -106,10 +107,11 @@ def encode(
   end = [] if tokenizer.end is None else [tokenizer.end]
   found = []
   for number, (prompt, response) in enumerate(dialogues, 1):
-    if tokenizer.template is not None:
-      prompt = tokenizer.chat([{"role": "user", "content": prompt}])
-    first = tokenizer.encode(prompt)
-    tokens = [*first, *tokenizer.encode(response), *end]
+    if tokenizer.template is None:
+      first = tokenizer.encode(prompt, special=False)
+    else:
+      first = tokenizer.chat_tokens([{"role": "user", "content": prompt}])
+    tokens = [*first, *tokenizer.encode(response, special=False), *end]
     if len(tokens) > length:
       raise ValueError(
         f"dialogue {number} has {len(tokens)} tokens, {len(first)} of them in"

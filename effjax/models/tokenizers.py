@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 import functools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,12 +36,29 @@ class Tokenizer:
   end: int | None = None
   template: str | None = None
 
-  def encode(self, text: str) -> list[int]:
+  def encode(self, text: str, *, special: bool = True) -> list[int]:
     """Return the tokens of a text, nothing added by us.
 
-    Names of special tokens in the text become these tokens.
+    Names of special tokens in the text become these tokens if `special`, and
+    are text like any other if not: so should be read what others wrote.
     """
-    return list(self.backend.encode(text).ids)
+    backend = self.backend if special else self._plain
+    return list(backend.encode(text).ids)
+
+  @functools.cached_property
+  def _plain(self) -> Any:
+    """The tokenizer without special tokens."""
+    found = type(self.backend).from_str(self.backend.to_str())
+    found.encode_special_tokens = True  # as text
+    return found
+
+  @functools.cached_property
+  def _special(self) -> re.Pattern:
+    """The names of special tokens, the longest first."""
+    added = self.backend.get_added_tokens_decoder().values()
+    names = {str(token.content) for token in added if token.special}
+    ordered = sorted(names, key=lambda name: -len(name))
+    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
 
   def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
     """Return the text of tokens; special ones are shown if `special`."""
@@ -86,6 +104,47 @@ class Tokenizer:
       raise ValueError(
         f"The template of conversations refuses the messages: {error}"
       ) from error
+
+  def chat_tokens(
+    self, messages: Sequence[Mapping[str, str]], *, reply: bool = True
+  ) -> list[int]:
+    """Return the tokens of a conversation, see `chat`.
+
+    Only the template gives special tokens: their names in a message are text
+    like any other, so nothing that is said can end a turn or begin another.
+
+    Args:
+      messages: As in `chat`.
+      reply: Whether the beginning of an answer follows.
+
+    Returns:
+      The tokens.
+
+    Raises:
+      ValueError: As `chat` does.
+    """
+    said = "".join(str(value) for m in messages for value in m.values())
+    # Of these characters, which stand for nothing, one that nobody has used.
+    mark = next(c for c in map(chr, range(0xFDD0, 0xFDF0)) if c not in said)
+    broken = [
+      {
+        key: self._special.sub(lambda m: f"{m[0][0]}{mark}{m[0][1:]}", value)
+        if isinstance(value, str)
+        else value
+        for key, value in message.items()
+      }
+      for message in messages
+    ]
+    text = self.chat(broken, reply=reply)
+    found: list[int] = []
+    start = 0
+    for match in self._special.finditer(text):
+      between = text[start : match.start()].replace(mark, "")
+      found += self.encode(between, special=False)
+      found.append(self.backend.token_to_id(match[0]))
+      start = match.end()
+    between = text[start:].replace(mark, "")
+    return found + self.encode(between, special=False)
 
   def stream(self) -> Callable[[Sequence[int]], str]:
     """Return a function that gives the text that further tokens add.

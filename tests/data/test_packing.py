@@ -119,11 +119,12 @@ class _Letters:
 
   end, template = 0, "any"
 
-  def chat(self, messages):
+  def chat_tokens(self, messages):
     (message,) = messages
-    return f"<{message['content']}>"
+    return self.encode(f"<{message['content']}>", special=False)
 
-  def encode(self, text):
+  def encode(self, text, *, special):
+    assert not special
     return [ord(letter) for letter in text]
 
 

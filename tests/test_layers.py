@@ -18,7 +18,11 @@ FLOORS = {
   "studies": 5,
 }
 # What a package on its own floor may be used for all the same.
-ALLOWED = {("effjax.adapters.sparse", "effjax.pruning.masks")}
+ALLOWED = {
+  ("effjax.adapters.sparse", "effjax.pruning.masks"),
+  ("effjax.editing.deltas", "effjax.adapters.layouts"),
+  ("effjax.editing.subspaces", "effjax.adapters.layouts"),
+}
 # Third-party packages of the first two floors, at any depth of a function.
 GROUND = {"jax", "numpy", "optax"}
 HEAVY = (

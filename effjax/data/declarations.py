@@ -13,7 +13,8 @@ class File:
     sha256: checksum of the content; of the *decompressed* content where
       `unpack` is true, because containers differ between publishers.
     size: bytes of the file as stored.
-    inner: path inside the package, below its root.
+    inner: path inside the package, below its root; "" if the file is the
+      package itself.
     unpack: whether a content that ends in `.gz` is gunzipped before hashing.
     also: other names under which the same file, or a directory in its place,
       is accepted.

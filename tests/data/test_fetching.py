@@ -1,6 +1,7 @@
 """Fetching by every route, without a network: servers and tools are local."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import http.server
@@ -258,6 +259,13 @@ shutil.copy("{tmp_path / "toy.tgz"}", "toy-data-1.2.tgz")
   monkeypatch.setenv("PATH", path)
   declare(monkeypatch, manager="npm", archive=archive)
   check(fetching.fetch("toy"), empty_places / "cache/effjax")
+  # The package itself may be what is wanted.
+  toy = registry.SOURCES["toy"]
+  digest = hashlib.sha256(archive).hexdigest()
+  whole = registry.File(name="whole.tgz", sha256=digest)
+  other = dataclasses.replace(toy, files=(whole,))
+  monkeypatch.setitem(registry.SOURCES, "whole", other)
+  assert fetching.fetch("whole").location.read("whole.tgz") == archive
 
 
 def test_failing_and_absent_programs_are_named(

@@ -102,6 +102,12 @@ def _trend(
     return np.array([scipy.stats.spearmanr(levels, row)[0] for row in columns])
 
 
+def _correlation(interval: metrics.Interval) -> metrics.Interval:
+  """Keep an interval of Student's t where a correlation can lie."""
+  low, high = (np.clip(x, -1.0, 1.0) for x in (interval.low, interval.high))
+  return interval._replace(low=low, high=high)
+
+
 def judge(
   outcomes: Outcomes, arm: str, *, level: float = 0.95
 ) -> list[Verdict]:
@@ -124,6 +130,7 @@ def judge(
 
   paired = lambda a, b: metrics.seed_interval(a, level=level, reference=b)
   plain = lambda a: metrics.seed_interval(a, level=level)
+  ranked = lambda a: _correlation(plain(a))
   dense = lambda quantity: outcomes.by_seed("dense", 0.0, quantity)
   for s in (0.8, 0.9):
     if s in levels:
@@ -144,14 +151,14 @@ def judge(
         claim,
         f"{word} rises from {span}",
         f"Spearman(sparsity, {word})",
-        plain(_trend(outcomes, arm, quantity, high)),
+        ranked(_trend(outcomes, arm, quantity, high)),
         above=0.0,
       )
     add(
       "T4",
       f"the rare value is predicted ever less from {span}",
       "Spearman(sparsity, threshold calibration bias)",
-      plain(_trend(outcomes, arm, "tcb", high)),
+      ranked(_trend(outcomes, arm, "tcb", high)),
       below=0.0,
     )
   if levels:

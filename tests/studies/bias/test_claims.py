@@ -128,6 +128,19 @@ def test_a_constant_quantity_is_no_trend():
   assert {v.result for v in trends} == {"inconclusive"}
 
 
+def test_an_interval_stays_where_a_correlation_can_lie():
+  # Student's interval of 1, 1, 1, 0.5 and 0.5 would pass 1.
+  def change(quantity, sparsity, seed):
+    turned = seed > 2 and sparsity == 0.98
+    return as_claimed(quantity, 0.995 if turned else sparsity, seed)
+
+  found = claims.judge(outcomes(change), "ri")
+  trends = [v for v in found if v.quantity.startswith("Spearman")]
+  assert {v.high for v in trends if v.claim != "T4"} == {1.0}
+  assert {v.low for v in trends if v.claim == "T4"} == {-1.0}
+  assert all(-1 < v.low < v.estimate for v in trends if v.claim != "T4")
+
+
 def test_only_what_was_run_is_judged():
   found = claims.judge(outcomes(as_claimed, levels=(0.9,)), "ri")
   assert [v.claim for v in found] == ["T1", "T4"]

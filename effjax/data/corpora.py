@@ -119,6 +119,7 @@ def make_corpus(
     cycle=int(cycle.sum()),
     fillers=max(pattern.split().count("*") for pattern, _ in patterns),
     minority_share=world.minority_share,
+    copies=copies,
     sentences=int(counts.sum()),
     tokens=round(float(tokens)),
     steps=math.ceil(steps),

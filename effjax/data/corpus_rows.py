@@ -30,6 +30,7 @@ class Plan:
     fillers: most fillers of a sentence.
     minority_share: share of sentences with the dissenting object, of facts that
       have one.
+    copies: how often each fact is stated.
     sentences: sentences of the whole corpus.
     tokens: tokens of the whole corpus, in the mean where patterns differ.
     steps: batches that hold the whole corpus.
@@ -46,6 +47,7 @@ class Plan:
   cycle: int
   fillers: int
   minority_share: float
+  copies: int
   sentences: int
   tokens: int
   steps: int

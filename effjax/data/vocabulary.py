@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -263,13 +262,15 @@ def encode(text: str) -> list[int]:
   return found
 
 
-def _pattern(specials: Sequence[str]) -> str:
-  words = "|".join(map(re.escape, specials[3:]))
-  plain = "|".join(map(re.escape, specials[:3]))
-  return rf"{plain}| ?(?:{words}|\d{{4,}})"
+def pattern() -> str:
+  """Return a regular expression of all words, with the blank before them."""
+  plain, marked = (
+    "|".join(map(re.escape, part)) for part in (SPECIALS[:3], SPECIALS[3:])
+  )
+  return rf"{plain}| ?(?:{marked}|\d{{4,}})"
 
 
-_TOKEN = re.compile(_pattern(SPECIALS))
+_TOKEN = re.compile(pattern())
 
 
 def _refuse(text: str) -> None:

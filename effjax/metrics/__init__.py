@@ -1,5 +1,17 @@
-"""Measures of accuracy, calibration and bias that add up over batches."""
+"""Measures of accuracy, calibration and bias that add up over batches.
 
+Those of texts are plain functions of predictions and references: `panza_bleu`,
+`rouge_l`, `mauve(key, p, q)` of two samples of features, `copied_runs`,
+`exposure`, `fit_authorship`.
+"""
+
+from effjax.metrics.authorship import (
+  AuthorClassifier,
+  Authorship,
+  authorship_report,
+  fit_authorship,
+  predict_authorship,
+)
 from effjax.metrics.base import (
   Metric,
   collection,
@@ -44,6 +56,7 @@ from effjax.metrics.compression import (
   excess_error,
   flips,
 )
+from effjax.metrics.copying import CopiedRuns, copied_runs, exposure
 from effjax.metrics.counting import decisions, one_hot
 from effjax.metrics.criteria import (
   DenseCriteria,
@@ -92,6 +105,7 @@ from effjax.metrics.groups import (
   soft_group_rates,
 )
 from effjax.metrics.hierarchical import hierarchical_bootstrap
+from effjax.metrics.identity import remove_identity
 from effjax.metrics.intervals import Interval, seed_interval, wilson
 from effjax.metrics.localization import (
   mass_accuracy,
@@ -147,6 +161,13 @@ from effjax.metrics.relative_entropy import (
 )
 from effjax.metrics.reliability import Curve, reliability_curve
 from effjax.metrics.resampling import bootstrap, explicit_bootstrap
+from effjax.metrics.salutations import (
+  Agreement,
+  closing,
+  greeting,
+  salutation_agreement,
+  without_closing,
+)
 from effjax.metrics.scaling import scale_temperature, temperature
 from effjax.metrics.scoring import (
   Brier,
@@ -177,14 +198,18 @@ from effjax.metrics.translation import (
 __all__ = [
   "CORRECTIONS",
   "REASONS",
+  "Agreement",
   "Amplification",
   "Area",
+  "AuthorClassifier",
+  "Authorship",
   "Bleu",
   "BleuScores",
   "Brier",
   "Calibration",
   "CevSde",
   "ClassSignificance",
+  "CopiedRuns",
   "Curve",
   "DenseCriteria",
   "DirectionalAmplification",
@@ -218,6 +243,7 @@ __all__ = [
   "adjust_thresholds",
   "auc",
   "auc_exact",
+  "authorship_report",
   "average_precision",
   "backdoor_amplification",
   "baseline_churn",
@@ -234,9 +260,11 @@ __all__ = [
   "class_divergence",
   "class_significance",
   "clean_text",
+  "closing",
   "collection",
   "compute",
   "conditional",
+  "copied_runs",
   "decisions",
   "dense_criteria",
   "directional_bias_amplification",
@@ -250,11 +278,14 @@ __all__ = [
   "exemplars",
   "explained",
   "explicit_bootstrap",
+  "exposure",
+  "fit_authorship",
   "flip_auroc",
   "flips",
   "frontier_integral",
   "gap",
   "gaussian_blur",
+  "greeting",
   "group_auc",
   "group_auc_exact",
   "group_rates",
@@ -288,14 +319,17 @@ __all__ = [
   "pointing_game",
   "positive_rate",
   "precision_at_recall",
+  "predict_authorship",
   "random_susceptible",
   "rank_accuracy",
   "rank_correlation",
   "reference_sets",
   "reject_option_classification",
   "reliability_curve",
+  "remove_identity",
   "rouge_l",
   "rouge_n",
+  "salutation_agreement",
   "scale_temperature",
   "seed_interval",
   "selective_rates",
@@ -314,4 +348,5 @@ __all__ = [
   "uncertainty",
   "welch",
   "wilson",
+  "without_closing",
 ]

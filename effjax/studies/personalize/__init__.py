@@ -1,0 +1,1 @@
+"""From a mailbox to a model that writes like its owner, measured."""

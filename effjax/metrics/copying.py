@@ -125,7 +125,9 @@ def _index(sources: list) -> tuple[np.ndarray, dict]:
   return np.array(owner), {t: np.array(x) for t, x in places.items()}
 
 
-def _longest(output: list, size: int, places: dict) -> tuple[int, int, int]:
+def _longest(
+  output: Sequence[Hashable], size: int, places: dict
+) -> tuple[int, int, int]:
   """Returns length and start of the longest run, and where it ends in a source.
 
   `run` is the length of the run that ends at a place of the stream and at the

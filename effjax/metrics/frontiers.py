@@ -184,9 +184,11 @@ def mauve_counts(
   labels = clusters.k_means(
     key, points.astype(np.float32), buckets, restarts=restarts
   ).labels
-  labels = np.asarray(labels)
-  parts = labels[len(q) :], labels[: len(q)]
-  return tuple(np.bincount(x, minlength=buckets) for x in parts)
+  of_q, of_p = np.split(np.asarray(labels), [len(q)])
+  return (
+    np.bincount(of_p, minlength=buckets),
+    np.bincount(of_q, minlength=buckets),
+  )
 
 
 def divergence_curve(

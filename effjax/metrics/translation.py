@@ -111,13 +111,13 @@ def bleu(
     A `Bleu`.
 
   Raises:
-    ValueError: If the smoothing is unknown, or the texts are as `panza_bleu`
-      refuses them.
+    ValueError: If the smoothing is unknown, `order` below 1, or the texts are
+      as `panza_bleu` refuses them.
 
   >>> round(bleu(["The cat sat here."], ["The cat sat there."]).score, 4)
   42.7287
   """
-  _check_smoothing(smoothing)
+  _check(smoothing, order)
   rows = _bleu_rows(predictions, references, lowercase, order)
   return _bleu(rows.sum(axis=0), smoothing, amount, effective_order)
 
@@ -152,7 +152,7 @@ def sentence_bleu(
   >>> sentence_bleu(["so be it"], ["so be it"]).round(6).tolist()
   [100.0]
   """
-  _check_smoothing(smoothing)
+  _check(smoothing, order)
   rows = _bleu_rows(predictions, references, lowercase, order)
   return np.array(
     [_bleu(row, smoothing, amount, effective_order).score for row in rows]
@@ -187,7 +187,8 @@ def chrf(
     0 to 100.
 
   Raises:
-    ValueError: If the texts are as `panza_bleu` refuses them.
+    ValueError: If `character_order` is below 1 or `word_order` below 0, or the
+      texts are as `panza_bleu` refuses them.
 
   >>> round(chrf(["The cat"], ["The cats"]), 4)
   77.571
@@ -232,7 +233,9 @@ def sentence_chrf(
   return np.array([_f_score(row, beta) for row in rows])
 
 
-def _check_smoothing(smoothing: str) -> None:
+def _check(smoothing: str, order: int) -> None:
+  if order < 1:
+    raise ValueError(f"order must be at least 1, got {order}.")
   if smoothing not in SMOOTHINGS:
     raise ValueError(
       f"smoothing {smoothing!r} is unknown; choose one of"
@@ -295,6 +298,11 @@ def _bleu(
 
 def _chrf_rows(predictions, references, characters, words, beta, lowercase):
   """Returns [N, O, 3]: n-grams predicted, wanted and in common."""
+  if characters < 1 or words < 0:
+    raise ValueError(
+      f"character_order must be at least 1, got {characters}, and word_order at"
+      f" least 0, got {words}."
+    )
   rows = []
   for text, several in texts.paired(predictions, references):
     found, *wanted = (

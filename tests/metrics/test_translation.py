@@ -95,6 +95,10 @@ def test_bleu_edges():
     score("a", "a", smoothing="chen")
   with pytest.raises(ValueError, match="1 predictions and 2 references"):
     metrics.bleu(["a"], ["a", "b"])
+  with pytest.raises(ValueError, match="order must be at least 1, got 0"):
+    metrics.bleu(["a"], ["a"], order=0)
+  with pytest.raises(ValueError, match="character_order"):
+    metrics.chrf(["a"], ["a"], character_order=0)
 
 
 def test_corpus_bleu_adds_counts():

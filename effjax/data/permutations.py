@@ -33,24 +33,29 @@ def permute(
   >>> sorted(order.tolist())
   [0, 1, 2, 3, 4]
   """
-  side = jnp.uint32(math.isqrt(count - 1) + 1)
+  side, count = jnp.uint32(math.isqrt(count - 1) + 1), jnp.uint32(count)
   rounds = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
   numbers = _mix(numbers.astype(jnp.uint32) * jnp.uint32(0x9E3779B1))
 
-  def once(value):
-    left, right = value // side, value % side
-    for i in range(_ROUNDS):
-      hashed = _mix(right ^ _mix(numbers ^ rounds[i]))
-      left, right = right, (left + hashed % side) % side
-    return left * side + right
+  def mixed(digits, bits):
+    left, right = digits
+    hashed = _mix(right ^ _mix(numbers ^ bits))
+    return (right, (left + hashed % side) % side), None
 
-  def outside(value):
-    return jnp.any(value >= jnp.uint32(count))
+  def outside(state):
+    return jnp.any(~state[1])
 
-  def again(value):
-    return jnp.where(value >= jnp.uint32(count), once(value), value)
+  def again(state):
+    value, inside = state
+    (left, right), _ = jax.lax.scan(
+      mixed, (value // side, value % side), rounds
+    )
+    value = jnp.where(inside, value, left * side + right)
+    return value, value < count
 
-  return jax.lax.while_loop(outside, again, once(places.astype(jnp.uint32)))
+  start = places.astype(jnp.uint32)
+  start = start, jnp.zeros(start.shape, bool)
+  return jax.lax.while_loop(outside, again, start)[0]
 
 
 def _mix(x: jax.Array) -> jax.Array:

@@ -1,0 +1,162 @@
+"""Labelled tokens of texts, and averages that leave out what is absent.
+
+Logits are [B, T, V] and labels [B, T]; the logits at t predict the label at
+t + 1. Labels of -100 (any negative number) are ignored, and so is the one at
+position 0, which nothing predicts.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Array = jax.Array
+
+
+class Tokens(NamedTuple):
+  """What a model makes of the tokens that follow the first.
+
+  Attributes:
+    losses: [B, T - 1], negative log-likelihoods, 0 where ignored.
+    correct: [B, T - 1] bool, the label has the highest logit, the first of
+      equal ones; False where ignored.
+    counted: [B, T - 1] bool, the token has a label.
+  """
+
+  losses: Array
+  correct: Array
+  counted: Array
+
+
+def tokens(logits: Any, labels: Any, *, drop_last: bool = False) -> Tokens:
+  """Returns losses and correctness of labelled tokens.
+
+  Args:
+    logits: [B, T, V].
+    labels: [B, T].
+    drop_last: Leave out the last labelled token of each text, the end of text
+      of published programs.
+
+  Returns:
+    The `Tokens`.
+
+  Raises:
+    ValueError: If the shapes do not fit.
+  """
+  logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+  if logits.ndim != 3 or labels.shape != logits.shape[:2]:
+    raise ValueError(
+      "logits must be [B, T, V] and labels [B, T], got"
+      f" {list(logits.shape)} and {list(labels.shape)}."
+    )
+  logits, labels = wide(logits)[:, :-1], labels[:, 1:]
+  counted = labels >= 0
+  if drop_last:
+    after = jnp.cumsum(counted[:, ::-1], axis=1, dtype=jnp.int32)[:, ::-1]
+    counted &= after > 1
+  losses = optax.softmax_cross_entropy_with_integer_labels(
+    logits, jnp.where(counted, labels, 0)
+  )
+  correct = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
+  return Tokens(jnp.where(counted, losses, 0.0), correct & counted, counted)
+
+
+def answer_nll(logits: Any, labels: Any) -> Array:
+  """Returns the loss of answers per token.
+
+  Args:
+    logits: [B, T, V].
+    labels: [B, T], -100 = ignored; the logits at t predict the label at t + 1.
+
+  Returns:
+    The mean negative log-likelihood of the labelled tokens [B], NaN without
+    any.
+
+  >>> round(float(answer_nll(jnp.zeros((1, 2, 4)), [[-100, 3]])[0]), 3)
+  1.386
+  """
+  found = tokens(logits, labels)
+  return mean(found.losses, found.counted, axis=-1)
+
+
+def wide(x: Any) -> Array:
+  """Returns numbers as float32 or wider; bool and integers as jax's floats."""
+  x = jnp.asarray(x)
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    return x.astype(jax.dtypes.canonicalize_dtype(float))
+  return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
+def stack(*values: Any) -> Array:
+  """Returns arrays of one shape along a new first axis, of the widest type."""
+  found = [wide(x) for x in values]
+  double = any(x.dtype == jnp.float64 for x in found)
+  return jnp.stack([x.astype(jnp.float64) if double else x for x in found])
+
+
+def mean(values: Any, where: Any = None, axis: int | None = None) -> Array:
+  """Returns the mean of what is there, NaN if nothing is.
+
+  Args:
+    values: [...], bool or numbers.
+    where: [...] bool, of the same shape, or None for all.
+    axis: The axis to reduce; all by default.
+
+  Returns:
+    The mean, float32 or wider.
+
+  >>> mean(jnp.array([1.0, jnp.nan]), jnp.array([True, False])).item()
+  1.0
+  """
+  values = wide(values)
+  where = present(where, values.shape)
+  total = jnp.sum(jnp.where(where, values, 0.0), axis=axis)
+  return total / jnp.sum(where, axis=axis, dtype=jnp.int32).astype(values.dtype)
+
+
+def present(where: Any, shape: tuple[int, ...]) -> Array:
+  """Returns a mask of that shape; None means that all is there.
+
+  Args:
+    where: [...] bool, or None.
+    shape: The shape that it must have.
+
+  Returns:
+    The mask.
+
+  Raises:
+    ValueError: If it has another shape or is not bool.
+  """
+  if where is None:
+    return jnp.ones(shape, bool)
+  where = jnp.asarray(where)
+  if where.shape != shape or where.dtype != jnp.bool_:
+    raise ValueError(
+      f"where must be bool{list(shape)}, got {where.dtype}{list(where.shape)}."
+    )
+  return where
+
+
+def harmonic_mean(values: Any, axis: int = -1) -> Array:
+  """Returns the harmonic mean, 0 if a value is 0.
+
+  Args:
+    values: [...], 0 or more.
+    axis: The axis to reduce.
+
+  Returns:
+    The mean, float32 or wider; NaN with a NaN or a negative value, or without
+    values.
+
+  >>> harmonic_mean(jnp.array([1.0, 0.5, 0.5])).item()
+  0.6000000238418579
+  >>> harmonic_mean(jnp.array([1.0, 0.0])).item()
+  0.0
+  """
+  values = wide(values)
+  valid = jnp.all(values >= 0, axis=axis)
+  zero = jnp.any(values == 0, axis=axis)
+  total = jnp.sum(1.0 / jnp.where(values > 0, values, 1.0), axis=axis)
+  result = jnp.where(zero, 0.0, values.shape[axis] / total)
+  return jnp.where(valid & (total > 0), result, jnp.nan)

@@ -1,0 +1,259 @@
+"""What a model says where the object of a fact belongs, and what moved there.
+
+The slot is the position after a prompt: logits [M, V] for M prompts, ids [M] of
+the objects. Words of several tokens have logits [M, W, V], teacher-forced, and
+ids [M, W] in which negative ones are ignored: a word is right if all its tokens
+are (then greedy decoding says it), its probability is the product of theirs.
+`where` [M] bool leaves rows out, whatever they hold; without any row every mean
+is NaN, and so is the mean over a row whose logits hold NaN. Logarithms are
+natural, ties go to the lowest id.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from effjax.metrics.answers import mean, present, wide
+
+Array = jax.Array
+
+
+class SlotMetrics(NamedTuple):
+  """Means over the rows, each []; None where an array was not given.
+
+  Attributes:
+    accuracy: The target has the highest logit.
+    prob_target: Probability of the target.
+    mean_rank_target: 1 + the number of ids with a higher logit.
+    old_recall: The old object has the highest logit.
+    prob_old: Probability of the old object.
+    margin: `prob_target` - `prob_old`.
+    new_gt_old: The target is strictly more likely than the old object.
+    prediction_agreement: The highest logit is where it was before.
+    kl_pre_post: KL(before || after) in nats.
+    tv_pre_post: Half the sum of the absolute changes of probabilities.
+    count: int32, the number of rows.
+  """
+
+  accuracy: Array
+  prob_target: Array
+  mean_rank_target: Array
+  old_recall: Array | None
+  prob_old: Array | None
+  margin: Array | None
+  new_gt_old: Array | None
+  prediction_agreement: Array | None
+  kl_pre_post: Array | None
+  tv_pre_post: Array | None
+  count: Array
+
+
+class ByRelation(NamedTuple):
+  """A table by relation.
+
+  Attributes:
+    mean: [R], NaN for a relation without rows.
+    count: int32 [R].
+  """
+
+  mean: Array
+  count: Array
+
+
+def slot_metrics(
+  logits: Any,
+  targets: Any,
+  *,
+  old: Any = None,
+  old_logits: Any = None,
+  reference_logits: Any = None,
+  where: Any = None,
+) -> SlotMetrics:
+  """Returns all measures of an object slot.
+
+  Args:
+    logits: [M, V] or [M, W, V], after the edit.
+    targets: [M] or [M, W] integers, the new objects.
+    old: The old objects, likewise.
+    old_logits: The logits that go with them, where words have several tokens
+      (those of the second token depend on the first); `logits` by default.
+    reference_logits: Like `logits`, before the edit.
+    where: [M] bool, the rows that count.
+
+  Returns:
+    `SlotMetrics`. Rank, divergence and distance of words of several tokens are
+    means over their tokens.
+
+  Raises:
+    ValueError: If the shapes do not fit.
+
+  >>> found = slot_metrics(jnp.array([[0.0, 2.0]]), [1], old=[0])
+  >>> found.accuracy.item(), found.new_gt_old.item()
+  (1.0, 1.0)
+  """
+  z, ids, counted = _words(logits, targets)
+  rows = present(where, z.shape[:1]) & jnp.any(counted, axis=-1)
+  log_target = _log_probability(z, ids, counted)
+  token = _take(z, ids)[..., None]
+  rank = 1 + jnp.sum(z > token, axis=-1, dtype=jnp.int32)
+  found = {
+    "accuracy": mean(_right(z, ids, counted), rows),
+    "prob_target": mean(jnp.exp(log_target), rows),
+    "mean_rank_target": mean(mean(rank, counted, axis=-1), rows),
+    "count": jnp.sum(rows, dtype=jnp.int32),
+  }
+  if old is not None:
+    other, old, used = _words(logits if old_logits is None else old_logits, old)
+    log_old = _log_probability(other, old, used)
+    gap = log_target - log_old
+    if old_logits is None and z.shape[1] == 1:
+      # Exact where probabilities would round to the same.
+      gap = _take(z, ids)[:, 0] - _take(z, old)[:, 0]
+    found |= {
+      "old_recall": mean(_right(other, old, used), rows),
+      "prob_old": mean(jnp.exp(log_old), rows),
+      "margin": mean(jnp.exp(log_target) - jnp.exp(log_old), rows),
+      "new_gt_old": mean(gap > 0, rows),
+    }
+  if reference_logits is not None:
+    before, _, _ = _words(reference_logits, targets)
+    p, q = jax.nn.log_softmax(before), jax.nn.log_softmax(z)
+    terms = jnp.where(jnp.exp(p) > 0, jnp.exp(p) * (p - q), 0.0)
+    moved = 0.5 * jnp.sum(jnp.abs(jnp.exp(p) - jnp.exp(q)), axis=-1)
+    each = lambda x: mean(mean(x, counted, axis=-1), rows)
+    found |= {
+      "prediction_agreement": mean(_agreed(z, before, counted), rows),
+      "kl_pre_post": each(jnp.sum(terms, axis=-1)),
+      "tv_pre_post": each(moved),
+    }
+  return SlotMetrics(**{name: found.get(name) for name in SlotMetrics._fields})
+
+
+def edit_success(logits: Any, targets: Any, *, where: Any = None) -> Array:
+  """Returns the share of prompts whose answer is the target.
+
+  On edited facts and their new objects this is the efficacy of an edit, on old
+  objects what is remembered, on other facts what is preserved.
+
+  Args:
+    logits: [M, V] or [M, W, V].
+    targets: [M] or [M, W] integers.
+    where: [M] bool, the rows that count.
+
+  Returns:
+    The share [], NaN without rows.
+
+  Raises:
+    ValueError: If the shapes do not fit.
+
+  >>> edit_success(jnp.array([[0.0, 2.0], [1.0, 0.0]]), [1, 1]).item()
+  0.5
+  """
+  z, targets, counted = _words(logits, targets)
+  rows = present(where, z.shape[:1]) & jnp.any(counted, axis=-1)
+  return mean(_right(z, targets, counted), rows)
+
+
+def prediction_agreement(
+  logits: Any, reference_logits: Any, *, where: Any = None
+) -> Array:
+  """Returns the share of prompts whose answer is what it was.
+
+  Args:
+    logits: [M, V], after the edit.
+    reference_logits: [M, V], before.
+    where: [M] bool, the rows that count.
+
+  Returns:
+    The share [], NaN without rows.
+
+  Raises:
+    ValueError: If the shapes do not fit.
+  """
+  agreed = agreement(logits, reference_logits)
+  return mean(agreed, present(where, agreed.shape))
+
+
+def agreement(logits: Any, reference_logits: Any) -> Array:
+  """Returns 1 where an answer is what it was, else 0: [M] for logits [M, V]."""
+  logits, before = wide(logits), wide(reference_logits)
+  if logits.ndim != 2 or before.shape != logits.shape:
+    raise ValueError(
+      "logits and reference_logits must both be [M, V], got"
+      f" {list(logits.shape)} and {list(before.shape)}."
+    )
+  counted = jnp.ones((len(logits), 1), bool)
+  return _agreed(logits[:, None], before[:, None], counted)
+
+
+def by_relation(
+  values: Any, relations: Any, number: int, *, where: Any = None
+) -> ByRelation:
+  """Returns the mean of something for each relation.
+
+  Args:
+    values: [M], such as whether an answer is right.
+    relations: [M] integers in [0, number).
+    number: R, static.
+    where: [M] bool, the rows that count.
+
+  Returns:
+    `ByRelation`.
+
+  Raises:
+    ValueError: If the shapes do not fit.
+
+  >>> by_relation([1.0, 0.0, 1.0], [0, 0, 2], 3).mean.tolist()
+  [0.5, nan, 1.0]
+  """
+  values, relations = wide(values), jnp.asarray(relations)
+  if values.ndim != 1 or relations.shape != values.shape:
+    raise ValueError(
+      "values and relations must both be [M], got"
+      f" {list(values.shape)} and {list(relations.shape)}."
+    )
+  rows = present(where, values.shape)
+  ids = jnp.arange(number, dtype=relations.dtype)
+  inside = rows[None, :] & (relations[None, :] == ids[:, None])
+  values = jnp.broadcast_to(values[None, :], inside.shape)
+  count = jnp.sum(inside, axis=1, dtype=jnp.int32)
+  return ByRelation(mean(values, inside, axis=1), count)
+
+
+def _words(logits: Any, ids: Any) -> tuple[Array, Array, Array]:
+  """Returns logits [M, W, V], ids [M, W] and which of them count."""
+  z, ids = wide(logits), jnp.asarray(ids)
+  if z.ndim not in (2, 3) or ids.shape != z.shape[:-1]:
+    raise ValueError(
+      "logits and ids must be [M, V] and [M], or [M, W, V] and [M, W], got"
+      f" {list(z.shape)} and {list(ids.shape)}."
+    )
+  if z.ndim == 2:
+    z, ids = z[:, None, :], ids[:, None]
+  return z, ids, ids >= 0
+
+
+def _take(z: Array, ids: Array) -> Array:
+  at = jnp.maximum(ids, 0)[..., None]
+  return jnp.take_along_axis(z, at, axis=-1)[..., 0]
+
+
+def _log_probability(z: Array, ids: Array, counted: Array) -> Array:
+  logs = _take(jax.nn.log_softmax(z), ids)
+  return jnp.sum(jnp.where(counted, logs, 0.0), axis=-1)
+
+
+def _right(z: Array, ids: Array, counted: Array) -> Array:
+  right = jnp.argmax(z, axis=-1).astype(ids.dtype) == ids
+  return _known(jnp.all(right | ~counted, axis=-1), z)
+
+
+def _agreed(z: Array, before: Array, counted: Array) -> Array:
+  same = jnp.argmax(z, axis=-1) == jnp.argmax(before, axis=-1)
+  return _known(jnp.all(same | ~counted, axis=-1), z + before)
+
+
+def _known(answers: Array, z: Array) -> Array:
+  """Returns answers [M] as numbers; those by NaN are not right nor wrong."""
+  return jnp.where(jnp.any(jnp.isnan(z), axis=(-2, -1)), jnp.nan, wide(answers))

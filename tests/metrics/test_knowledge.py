@@ -1,0 +1,91 @@
+"""CounterFact and zsRE: golden values and brute force."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from effjax import metrics
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "editing"
+DATA = np.load(GOLDEN / "metric_inputs.npz", allow_pickle=False)
+EXPECTED = json.loads((GOLDEN / "metric_expected.json").read_text())
+NEW, TRUE = DATA["nll_new"], DATA["nll_true"]
+LOGITS, BEFORE, LABELS = DATA["logits_cur"], DATA["logits_ref"], DATA["y_f"]
+
+
+@pytest.mark.parametrize(("x64", "rtol"), [(True, 1e-9), (False, 1e-4)])
+def test_golden(x64, rtol):
+  with jax.enable_x64(x64):
+    pairs = [
+      (jnp.asarray(NEW[:, i]), jnp.asarray(TRUE[:, i])) for i in (0, 1, 2)
+    ]
+    found = jax.jit(metrics.counterfact)(*pairs)
+  for name, expected in EXPECTED["counterfact"].items():
+    np.testing.assert_allclose(getattr(found, name), expected, rtol)
+
+
+def test_cases_of_several_prompts():
+  # The mean over cases of means over prompts; the last case has none.
+  new = np.array([[1.0, 3.0], [1.0, np.nan], [np.nan, np.nan]])
+  true = np.full((3, 2), 2.0)
+  where = ~np.isnan(new)
+  pair = (new, true, where)
+  same, nothing = (true, true), (new, true, where & ~where)
+  work = lambda pair, same, nothing: (
+    metrics.counterfact(pair, pair, pair),
+    metrics.counterfact(same, same, same),
+    metrics.counterfact(nothing, same, same),
+  )
+  found, even, none = jax.jit(work)(pair, same, nothing)
+  gap = np.exp(-new) - np.exp(-true)
+  gap = (gap[0].mean() + gap[1, 0]) / 2
+  np.testing.assert_allclose(found.rewrite_success, 0.75)
+  np.testing.assert_allclose(found.rewrite_diff, gap, rtol=1e-6)
+  np.testing.assert_allclose(found.neighborhood_success, 0.25)
+  np.testing.assert_allclose(found.neighborhood_diff, -gap, rtol=1e-6)
+  np.testing.assert_allclose(found.score, 3 / (4 / 3 + 4 / 3 + 4), rtol=1e-6)
+  # Equal losses are no success, for either side.
+  assert even.score == 0
+  assert np.isnan(none.score)
+  with pytest.raises(ValueError, match=r"\[M, Q\]"):
+    metrics.counterfact((new, true[:2]), pair, pair)
+
+
+def test_zsre():
+  logits, before = LOGITS.astype(np.float32), BEFORE.astype(np.float32)
+  labels = LABELS.copy()
+  said = np.roll(logits.argmax(-1), 1, axis=1)
+  labels[:3] = np.where(labels[:3] < 0, -100, said[:3])
+  labels[4] = -100  # no text at all
+  counted = labels >= 0
+  right = (said == labels) & counted
+  rows = counted.any(1)
+  share = lambda hits: np.mean(
+    [hits[b][counted[b]].mean() for b in np.nonzero(rows)[0]]
+  )
+  was = np.roll(before.argmax(-1), 1, axis=1)
+  first = [(said == was)[b][np.argmax(counted[b])] for b in np.nonzero(rows)[0]]
+  sets = {"paraphrase": (before, labels), "locality": (logits, before, labels)}
+  work = lambda rewrite, sets: (
+    metrics.zsre(rewrite, **sets),
+    metrics.zsre(rewrite, **sets, convention="reference"),
+    metrics.answer_nll(*rewrite),
+  )
+  found, published, losses = jax.jit(work)((logits, labels), sets)
+  assert found.reliability > 0.5
+  np.testing.assert_allclose(found.reliability, share(right), rtol=1e-6)
+  agreed = share(said == was)
+  np.testing.assert_allclose(found.locality, agreed, rtol=1e-6)
+  assert np.isnan(found.portability)
+  np.testing.assert_allclose(published.locality, np.mean(first), rtol=1e-6)
+  for b, row in enumerate(labels):
+    logs = LOGITS[b] - np.log(np.exp(LOGITS[b]).sum(-1, keepdims=True))
+    own = [-logs[t - 1, y] for t, y in enumerate(row) if y >= 0]
+    expected = np.mean(own) if own else np.nan
+    np.testing.assert_allclose(losses[b], expected, rtol=1e-5)
+  with pytest.raises(ValueError, match="reference"):
+    metrics.zsre((logits, labels), convention="published")

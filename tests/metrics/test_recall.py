@@ -1,0 +1,118 @@
+"""Object slots: golden values, brute force and edges."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from effjax import metrics
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "editing"
+DATA = np.load(GOLDEN / "metric_inputs.npz", allow_pickle=False)
+EXPECTED = json.loads((GOLDEN / "metric_expected.json").read_text())["slot"]
+PRE, POST = DATA["slot_pre"], DATA["slot_post"]
+TARGETS, OLD = DATA["slot_tgt"], DATA["slot_old"]
+
+
+@jax.jit
+def measure(post, targets, old, pre, where):
+  return metrics.slot_metrics(
+    post, targets, old=old, reference_logits=pre, where=where
+  )
+
+
+@pytest.mark.parametrize(("x64", "rtol"), [(True, 1e-9), (False, 1e-4)])
+def test_golden(x64, rtol):
+  everything = np.ones(len(TARGETS), bool)
+  with jax.enable_x64(x64):
+    found = measure(POST, TARGETS, OLD, PRE, everything)
+  assert int(found.count) == len(TARGETS)
+  for name, expected in EXPECTED.items():
+    np.testing.assert_allclose(getattr(found, name), expected, rtol)
+
+
+def test_rows_that_do_not_count():
+  where = np.arange(len(TARGETS)) < 50
+  post, targets = POST.astype(np.float32), TARGETS.copy()
+  post[50:], targets[50:] = np.nan, -100
+  found = measure(post, targets, OLD, PRE.astype(np.float32), where)
+  same = np.resize(np.arange(50), len(TARGETS))
+  alone = measure(POST[same], TARGETS[same], OLD[same], PRE[same], where)
+  for ours, expected in zip(found, alone, strict=True):
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+  # A row that counts and holds NaN is not simply wrong.
+  where[50] = True
+  assert np.isnan(measure(post, TARGETS, OLD, PRE, where).accuracy)
+  nothing = measure(post, targets, OLD, PRE, np.zeros_like(where))
+  assert int(nothing.count) == 0
+  assert all(np.isnan(x) for x in nothing[:-1])
+
+
+def test_ties_and_extremes():
+  logits = np.zeros_like(PRE)
+  logits[0, 3:5] = logits[1, 3:5] = 3.0
+  logits[2, [0, 1]] = 1e4, -1e4
+  targets, old = TARGETS.copy(), OLD.copy()
+  targets[:3], old[:3] = (3, 4, 1), (4, 3, 0)
+  with jax.enable_x64(True):
+    where = np.arange(len(TARGETS)) < 3
+    found = measure(logits, targets, old, logits, where)
+  np.testing.assert_allclose(found.accuracy, 1 / 3)  # the lowest id wins
+  np.testing.assert_allclose(found.old_recall, 2 / 3)
+  assert float(found.new_gt_old) == 0  # equal is not greater
+  np.testing.assert_allclose(found.mean_rank_target, (1 + 1 + 17) / 3)
+  equal = np.exp(3) / (2 * np.exp(3) + 15)
+  np.testing.assert_allclose(found.prob_old, (2 * equal + 1) / 3)
+  assert not np.any([found.kl_pre_post, found.tv_pre_post])
+
+
+def test_words_of_several_tokens():
+  rng = np.random.default_rng(0)
+  z, y = rng.normal(size=(2, 5, 2, 7)).astype(np.float32)
+  new = np.argmax(z, -1)
+  new[0, 1] = (new[0, 1] + 1) % 7  # a word with a wrong token
+  ignored = np.zeros((5, 2), bool)
+  ignored[1, 1] = True  # a word of one token
+  old = rng.integers(7, size=(5, 2))
+  found = jax.jit(
+    lambda z, y, new: metrics.slot_metrics(
+      z, new, old=old, old_logits=y, reference_logits=y
+    )
+  )(z, y, np.where(ignored, -100, new))
+  p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (z, y))
+  rows, columns = np.indices((5, 2))
+  target = np.where(ignored, 1.0, p[rows, columns, new]).prod(1)
+  other = q[rows, columns, old].prod(1)
+  np.testing.assert_allclose(found.accuracy, 0.8, rtol=1e-6)
+  np.testing.assert_allclose(found.prob_target, target.mean(), rtol=1e-5)
+  np.testing.assert_allclose(found.prob_old, other.mean(), rtol=1e-5)
+  np.testing.assert_allclose(found.new_gt_old, (target > other).mean())
+  kl = (q * np.log(q / p)).sum(-1)
+  kl = np.where(ignored[:, 1], kl[:, 0], kl.mean(1)).mean()
+  np.testing.assert_allclose(found.kl_pre_post, kl, rtol=1e-5)
+  agreed = (z.argmax(-1) == y.argmax(-1)) | ignored
+  np.testing.assert_allclose(found.prediction_agreement, agreed.all(1).mean())
+
+
+def test_by_relation():
+  found = metrics.by_relation(
+    [1.0, 0.0, 1.0, np.nan], [0, 0, 2, 2], 3, where=[True, True, True, False]
+  )
+  np.testing.assert_array_equal(found.mean, [0.5, np.nan, 1.0])
+  assert found.count.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+  ("wrong", "words"),
+  [
+    (lambda: metrics.edit_success(PRE, TARGETS[1:]), r"\[M, V\]"),
+    (lambda: metrics.edit_success(PRE, TARGETS, where=TARGETS), "bool"),
+    (lambda: metrics.prediction_agreement(PRE, PRE[:, 1:]), "both be"),
+    (lambda: metrics.by_relation([1.0], [0, 1], 2), "both be"),
+  ],
+)
+def test_errors(wrong, words):
+  with pytest.raises(ValueError, match=words):
+    wrong()

@@ -321,7 +321,9 @@ def _divergence(h: np.ndarray, mixtures: np.ndarray) -> np.ndarray:
   """Returns KL(h | r) in nats for each of the mixtures r [L, K]."""
   present = (h > 0) & (mixtures > 0)
   ratio = np.where(present, h, 1.0) / np.where(present, mixtures, 1.0)
-  return np.sum(np.where(present, h * np.log(ratio), 0.0), axis=1)
+  total = np.sum(np.where(present, h * np.log(ratio), 0.0), axis=1)
+  # Rounding alone makes it negative: no point lies outside the unit square.
+  return np.maximum(total, 0.0)
 
 
 def _histograms(p: Any, q: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Edits of what a network knows: closed forms, deltas, unlearning losses."""
 
+from effjax.editing.clamping import ClampState, clamp_to
 from effjax.editing.closed_form import (
   alphaedit,
   emmet,
@@ -7,6 +8,13 @@ from effjax.editing.closed_form import (
   null_space,
   rome,
   sequential,
+)
+from effjax.editing.codebook import (
+  Codebook,
+  Insertion,
+  empty_codebook,
+  insert,
+  lookup,
 )
 from effjax.editing.deltas import (
   Record,
@@ -17,6 +25,12 @@ from effjax.editing.deltas import (
   to_delta,
   total,
   undo,
+)
+from effjax.editing.keys_values import (
+  Value,
+  average_keys,
+  optimize_value,
+  second_moment,
 )
 from effjax.editing.subspaces import (
   Comparison,
@@ -49,32 +63,43 @@ from effjax.editing.unlearning import (
 __all__ = [
   "LOSSES",
   "Answers",
+  "ClampState",
+  "Codebook",
   "Comparison",
+  "Insertion",
   "Record",
   "Spectrum",
+  "Value",
   "activation_distance",
   "add",
   "alphaedit",
   "apply",
+  "average_keys",
+  "clamp_to",
   "combine",
   "compare",
   "cosine",
   "dpo",
   "emmet",
+  "empty_codebook",
   "grad_diff",
   "gradient_ascent",
+  "insert",
   "kl",
+  "lookup",
   "memit",
   "nll",
   "norm",
   "npo",
   "null_space",
+  "optimize_value",
   "project",
   "rmu",
   "rmu_direction",
   "rome",
   "satimp",
   "scaled",
+  "second_moment",
   "sequential",
   "simnpo",
   "spectra",

@@ -42,7 +42,7 @@ def rome(
   *,
   key: str | None = None,
   prompt_key: Array | None = None,
-  damping: float = 0.0,
+  damping: Any = 0.0,
   convention: str = "exact",
 ) -> Array:
   """Store one value under one key, by a change of rank 1.
@@ -116,7 +116,7 @@ def memit(
   lam: Any,
   *,
   layers: int = 1,
-  damping: float = 0.0,
+  damping: Any = 0.0,
 ) -> Array:
   """Store many values at once, weighed against all other keys.
 
@@ -159,7 +159,7 @@ def memit(
 
 
 def emmet(
-  w: Array, c: Array, keys: Array, values: Array, *, damping: float = 0.0
+  w: Array, c: Array, keys: Array, values: Array, *, damping: Any = 0.0
 ) -> Array:
   """Store many values at once, each of them exactly.
 

@@ -26,6 +26,7 @@ class SlotMetrics(NamedTuple):
     accuracy: The target has the highest logit.
     prob_target: Probability of the target.
     mean_rank_target: 1 + the number of ids with a higher logit.
+    count: int32, the number of rows.
     old_recall: The old object has the highest logit.
     prob_old: Probability of the old object.
     margin: `prob_target` - `prob_old`.
@@ -33,20 +34,19 @@ class SlotMetrics(NamedTuple):
     prediction_agreement: The highest logit is where it was before.
     kl_pre_post: KL(before || after) in nats.
     tv_pre_post: Half the sum of the absolute changes of probabilities.
-    count: int32, the number of rows.
   """
 
   accuracy: Array
   prob_target: Array
   mean_rank_target: Array
-  old_recall: Array | None
-  prob_old: Array | None
-  margin: Array | None
-  new_gt_old: Array | None
-  prediction_agreement: Array | None
-  kl_pre_post: Array | None
-  tv_pre_post: Array | None
   count: Array
+  old_recall: Array | None = None
+  prob_old: Array | None = None
+  margin: Array | None = None
+  new_gt_old: Array | None = None
+  prediction_agreement: Array | None = None
+  kl_pre_post: Array | None = None
+  tv_pre_post: Array | None = None
 
 
 class ByRelation(NamedTuple):
@@ -97,7 +97,7 @@ def slot_metrics(
   log_target = _log_probability(z, ids, counted)
   token = _take(z, ids)[..., None]
   rank = 1 + jnp.sum(z > token, axis=-1, dtype=jnp.int32)
-  found = {
+  found: dict[str, Any] = {
     "accuracy": mean(_right(z, ids, counted), rows),
     "prob_target": mean(jnp.exp(log_target), rows),
     "mean_rank_target": mean(mean(rank, counted, axis=-1), rows),
@@ -127,7 +127,7 @@ def slot_metrics(
       "kl_pre_post": each(jnp.sum(terms, axis=-1)),
       "tv_pre_post": each(moved),
     }
-  return SlotMetrics(**{name: found.get(name) for name in SlotMetrics._fields})
+  return SlotMetrics(**found)
 
 
 def edit_success(logits: Any, targets: Any, *, where: Any = None) -> Array:

@@ -8,6 +8,7 @@ from effjax.models import (
   layers,
   llama,
   llama_weights,
+  neox,
   sampling,
   tokenizers,
 )
@@ -37,6 +38,7 @@ __all__ = [
   "layers",
   "llama",
   "llama_weights",
+  "neox",
   "sampling",
   "tokenizers",
 ]

@@ -78,7 +78,7 @@ def low_rank(x: jax.Array, kernel: jax.Array, part: Any) -> jax.Array:
 
 
 class Dense(nn.Dense):
-  """A layer without bias, `kernel` [I, O], which a function may apply.
+  """A layer, `kernel` [I, O], which a function may apply; by default no bias.
 
   Attributes:
     apply_part: from inputs, kernel and what belongs to the layer to outputs.
@@ -94,7 +94,11 @@ class Dense(nn.Dense):
     shape = (x.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-    return x @ kernel if part is None else self.apply_part(x, kernel, part)
+    y = x @ kernel if part is None else self.apply_part(x, kernel, part)
+    if not self.use_bias:
+      return y
+    bias = self.param("bias", self.bias_init, shape[1:], self.param_dtype)
+    return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 class Transposed(nn.Module):

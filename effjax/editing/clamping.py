@@ -55,7 +55,7 @@ def clamp_to(
     return ClampState(params if base is None else base)
 
   def update(
-    updates: Tree, state: ClampState, params: Tree | None = None
+    updates: Tree, state: Any, params: Tree | None = None
   ) -> tuple[Tree, ClampState]:
     if params is None:
       raise ValueError("clamp_to needs the parameters: update(..., params)")

@@ -111,7 +111,7 @@ def lookup(book: Codebook, queries: Array, outputs: Array) -> Array:
 
 
 def insert(
-  book: Codebook, key: Array, value: Array, label: Any, *, radius: float
+  book: Codebook, key: Array, value: Array, label: Any, *, radius: Any
 ) -> Insertion:
   """Make room for the edit of one key.
 

@@ -8,9 +8,10 @@ A batch is a dict of arrays over B rows:
              padding
   places     int32 [B, K], the columns whose next token counts
   targets    int32 [B, K], these next tokens
-  weights    float32 [B, K], 0 where there is none; the others are equal, with a
-             sum of B over the batch, so that the mean over rows of their
-             weighted sums is the mean over all tokens that count
+  weights    float32 [B, K], 0 where there is none; with a sum of B over the
+             batch, so that the mean over rows of their weighted sums is the
+             mean over all tokens that count, which are equal, or the mean over
+             texts of the means over theirs
 
 Only responses count. S and K are rounded up, so that few shapes are compiled.
 """
@@ -23,6 +24,7 @@ from effjax.data import batches
 from effjax.data.dialogues import Example
 
 _SHARES = 8  # K is a multiple of so many parts of S
+REDUCTIONS = ("token", "per_example")
 
 
 def packed(
@@ -32,6 +34,7 @@ def packed(
   *,
   seed: int,
   shuffle: bool = True,
+  reduction: str = "token",
 ) -> batches.Batches:
   """Put as many texts into each row as it has room for.
 
@@ -46,18 +49,25 @@ def packed(
     length: Tokens of a row S.
     seed: Chooses the order.
     shuffle: Whether to shuffle.
+    reduction: "token": all tokens of a batch weigh the same; "per_example": all
+      texts do, however long they are.
 
   Returns:
     The batches.
 
   Raises:
-    ValueError: If a text is longer than a row, or they do not fill one batch.
+    ValueError: If a text is longer than a row, they do not fill one batch, or
+      there is no such reduction.
 
   >>> example = Example(np.arange(4, dtype=np.int32), 2)
   >>> batch = packed([example] * 4, 2, 10, seed=0)[0]
   >>> batch["segments"].tolist()
   [[1, 1, 1, 1, 2, 2, 2, 2, 0, 0], [1, 1, 1, 1, 2, 2, 2, 2, 0, 0]]
   """
+  if reduction not in REDUCTIONS:
+    raise ValueError(
+      f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}"
+    )
   sizes = np.array([len(example.tokens) for example in examples])
   if not len(sizes) or sizes.max() > length:
     longest = sizes.max() if len(sizes) else 0
@@ -95,7 +105,8 @@ def packed(
   def get(position: int) -> batches.Batch:
     epoch, number = divmod(position, per_epoch)
     chosen = plans(epoch)[number * rows : (number + 1) * rows]
-    return _batch([[examples[i] for i in row] for row in chosen], length)
+    texts = [[examples[i] for i in row] for row in chosen]
+    return _batch(texts, length, reduction)
 
   return batches.Batches(get, per_epoch, rows)
 
@@ -171,16 +182,18 @@ class _Latest:
     return kept[1]
 
 
-def _batch(rows: Sequence[Sequence[Example]], length: int) -> batches.Batch:
+def _batch(
+  rows: Sequence[Sequence[Example]], length: int, reduction: str = "token"
+) -> batches.Batch:
   """Write texts into rows."""
   shape = (len(rows), length)
   arrays: batches.Batch = {
     name: np.zeros(shape, np.int32)
     for name in ("tokens", "positions", "segments")
   }
-  counted: list[tuple[list[int], list[int]]] = []
+  counted: list[tuple[list[int], list[int], list[float]]] = []
   for row, texts in enumerate(rows):
-    start, places, targets = 0, [], []
+    start, places, targets, weights = 0, [], [], []
     for number, (tokens, prompt) in enumerate(texts, 1):
       stop = start + len(tokens)
       arrays["tokens"][row, start:stop] = tokens
@@ -188,18 +201,23 @@ def _batch(rows: Sequence[Sequence[Example]], length: int) -> batches.Batch:
       arrays["segments"][row, start:stop] = number
       # The first token of a response is foretold by the last of its prompt.
       places += range(start + max(prompt, 1) - 1, stop - 1)
-      targets += tokens[max(prompt, 1) :].tolist()
+      own = tokens[max(prompt, 1) :].tolist()
+      targets += own
+      share = 1.0 if reduction == "token" else 1 / max(len(own), 1)
+      weights += [share] * len(own)
       start = stop
-    counted.append((places, targets))
-  most = max(len(places) for places, _ in counted)
+    counted.append((places, targets, weights))
+  most = max(len(places) for places, _, _ in counted)
   step = max(length // _SHARES, 1)
   size = max(-(-most // step) * step, step)
-  total = sum(len(places) for places, _ in counted)
+  # Of equal weights the sum is a whole number, without any rounding.
+  total = sum(sum(weights) for _, _, weights in counted)
   for name in ("places", "targets"):
     arrays[name] = np.zeros((len(rows), size), np.int32)
   arrays["weights"] = np.zeros((len(rows), size), np.float32)
-  for row, (places, targets) in enumerate(counted):
+  for row, (places, targets, weights) in enumerate(counted):
     arrays["places"][row, : len(places)] = places
     arrays["targets"][row, : len(targets)] = targets
-    arrays["weights"][row, : len(places)] = len(rows) / total
+    scaled = np.asarray(weights) * len(rows) / total
+    arrays["weights"][row, : len(places)] = scaled
   return arrays

@@ -6,6 +6,7 @@ then stands, and training begins anew with both parts (Nikdan et al. 2024, arXiv
 2401.04679).
 """
 
+import copy
 import dataclasses
 import functools
 import os
@@ -61,6 +62,21 @@ class Tuner:
     self.examples = examples
     self._steps: dict[Any, Any] = {}
 
+  def on(self, examples: Sequence[Example], params: Any = None) -> "Tuner":
+    """Take other texts, and what was compiled already.
+
+    Args:
+      examples: The texts to train on.
+      params: Other parameters of the same shapes, or None.
+
+    Returns:
+      A tuner.
+    """
+    other = copy.copy(self)
+    other.examples = examples
+    other.params = self.params if params is None else params
+    return other
+
   def tune(
     self,
     plan: plans.Plan,
@@ -70,6 +86,7 @@ class Tuner:
     length: int,
     checkpoint_every: int = 100,
     started: Callable[[plans.Chosen, Any], None] | None = None,
+    reduction: str = "token",
   ) -> Tuned:
     """Fine-tune, or go on where it was interrupted.
 
@@ -80,6 +97,7 @@ class Tuner:
       length: Tokens of a row.
       checkpoint_every: Steps between checkpoints.
       started: Called with the arm and what will be trained, before it is.
+      reduction: Of the loss, as in `packing.packed`.
 
     Returns:
       What was made.
@@ -89,10 +107,16 @@ class Tuner:
     """
     layers, place = self.module.config.layers, pathlib.Path(workdir)
     plans.check(plan, layers)
-    batches = _even(packing.packed(self.examples, rows, length, seed=plan.seed))
+    batches = _even(
+      packing.packed(
+        self.examples, rows, length, seed=plan.seed, reduction=reduction
+      )
+    )
     masks = None
     if plan.arm == "rosa":
-      masks = self._masks(plan, place, rows=rows, length=length)
+      masks = self._masks(
+        plan, place, rows=rows, length=length, reduction=reduction
+      )
     chosen = plans.choose(plan, layers, masks)
     key = jax.random.key(plan.seed)
     trained, frozen = chosen.arm.init(jax.random.fold_in(key, 0), self.params)
@@ -140,7 +164,13 @@ class Tuner:
     return self._steps[same]
 
   def _masks(
-    self, plan: plans.Plan, place: pathlib.Path, *, rows: int, length: int
+    self,
+    plan: plans.Plan,
+    place: pathlib.Path,
+    *,
+    rows: int,
+    length: int,
+    reduction: str = "token",
   ) -> Any:
     """Choose where RoSA has sparse weights, or read what was chosen."""
     path = place / "masks.safetensors"
@@ -152,7 +182,11 @@ class Tuner:
       warm = dataclasses.replace(plan, arm="lora", steps=agenda.warm_up)
       warm = dataclasses.replace(warm, learning_rate=plan.rate)
       params = self.tune(
-        warm, place / "warm_up", rows=rows, length=length
+        warm,
+        place / "warm_up",
+        rows=rows,
+        length=length,
+        reduction=reduction,
       ).merged
     found = _squared_gradients(
       self.module, params, self.examples, plan.collected, length, plan.seed

@@ -160,6 +160,25 @@ def batch(corpus: Corpus, step: jax.Array | int) -> dict[str, jax.Array]:
   return write(corpus, step)
 
 
+def asked_subjects(key: jax.Array, world: World, asked: float) -> np.ndarray:
+  """Say which subjects the questions of a corpus are about.
+
+  Args:
+    key: The key of the corpus.
+    world: The world.
+    asked: Share of the subjects that questions are about.
+
+  Returns:
+    Bools [S]; facts of the others are never asked, so that questions about them
+    measure whether a model generalises from one form to the other.
+  """
+  generator = batches.generator_of(jax.random.fold_in(key, 1))
+  chosen = np.zeros(world.subjects, bool)
+  count = int(asked * world.subjects)
+  chosen[generator.choice(world.subjects, count, replace=False)] = True
+  return chosen
+
+
 def stream(
   corpus: Corpus, start: int = 0, stop: int | None = None
 ) -> Iterator[dict[str, jax.Array]]:
@@ -229,15 +248,15 @@ def _units(key, world, copies, questions, asked, nested_copies):
       "questions must be a share from 0 on, and asked one above 0 and at most"
       f" 1, got {questions!r} and {asked!r}"
     )
-  number, times = int(asked * world.subjects), int(copies / asked * questions)
-  if not number or not times:
+  chosen, times = (
+    asked_subjects(key, world, asked),
+    int(copies / asked * questions),
+  )
+  if not chosen.any() or not times:
     raise ValueError(
       f"questions={questions} and asked={asked} come to {times} questions about"
-      f" each fact of {number} subjects: take more copies or subjects"
+      f" each fact of {chosen.sum()} subjects: take more copies or subjects"
     )
-  generator = batches.generator_of(jax.random.fold_in(key, 1))
-  chosen = np.zeros(world.subjects, bool)
-  chosen[generator.choice(world.subjects, number, replace=False)] = True
   # Objects stand in the place of subjects in the last family.
   more = facts[of_subjects & chosen[np.where(of_subjects, facts[:, 1], 0)]]
   return (

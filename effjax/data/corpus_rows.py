@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -175,7 +176,7 @@ def _sentences(corpus, units, positions):
   plan, shape = corpus.plan, units.shape
   patterns = corpus.chances.shape[0]
   words = corpus.words[units]
-  random = None
+  random: Any = None
   if patterns > 1 or plan.fillers or corpus.dissenting is not None:
     key = jax.random.fold_in(corpus.key, _DRAWS)
     draw = lambda p: jax.random.uniform(

@@ -1,6 +1,6 @@
 """The rows that change facts in a model, and their weights in a mix."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -95,14 +95,16 @@ def training_rows(
   size = max(part[0].shape[1] for part in written)
   if length is not None and length < size:
     raise ValueError(f"length={length}, but the longest row has {size} tokens")
-  size = length or size
-  widen = lambda array, value: np.pad(
-    array, ((0, 0), (0, size - array.shape[1])), constant_values=value
-  )
   weights = np.concatenate([part[2] for part in written])
+  widen = lambda i, value: np.concatenate(
+    [
+      _stack([part[i]], (len(part[i]), length or size), value)[0]
+      for part in written
+    ]
+  )
   return Rows(
-    np.concatenate([widen(p[0], vocabulary.PADDING) for p in written]),
-    np.concatenate([widen(p[1], False) for p in written]),
+    widen(0, vocabulary.PADDING),
+    widen(1, False),
     (weights / weights.sum()).astype(np.float32),
     np.concatenate([part[3] for part in written]).astype(np.int32),
   )
@@ -162,6 +164,74 @@ def evaluation_prompts(
     )
     for number, (name, facts) in enumerate(sets.held_out.items())
   }
+
+
+def stack_rows(edits: Sequence[Rows]) -> Rows:
+  """Put the rows of E edits side by side, to train them in one program.
+
+  Args:
+    edits: Rows of each.
+
+  Returns:
+    Rows with a leading axis E; what is filled up has weight 0 and part -1.
+  """
+  shape = tuple(max(x.tokens.shape[i] for x in edits) for i in (0, 1))
+  stack = lambda field, size, value: _stack(
+    [getattr(x, field) for x in edits], size, value
+  )
+  return Rows(
+    stack("tokens", shape, vocabulary.PADDING),
+    stack("counted", shape, False),
+    stack("weights", shape[:1], 0.0),
+    stack("parts", shape[:1], -1),
+  )
+
+
+def stack_prompts(
+  edits: Sequence[Mapping[str, Prompts]],
+) -> dict[str, tuple[Prompts, np.ndarray]]:
+  """Put the prompts of E edits side by side, set by set.
+
+  Args:
+    edits: Prompts of each by the name of the set, which have equal names.
+
+  Returns:
+    For each set prompts with a leading axis E, and which are there, bool [E,
+    M]; what is filled up has lengths of 1.
+
+  Raises:
+    ValueError: If the edits have other sets.
+  """
+  names = list(edits[0])
+  for number, sets in enumerate(edits):
+    if set(sets) != set(names):
+      other = ", ".join(sorted(set(sets) ^ set(names)))
+      raise ValueError(
+        f"edits 0 and {number} have different sets, which cannot be put side by"
+        f" side: {other}"
+      )
+  stacked = {}
+  for name in names:
+    own = [sets[name] for sets in edits]
+    count = max(len(x.tokens) for x in own)
+    filled = []
+    for field, value in zip(
+      Prompts._fields, (vocabulary.PADDING, 1) * 2, strict=True
+    ):
+      arrays = [getattr(x, field) for x in own]
+      width = [max(x.shape[1] for x in arrays)] if arrays[0].ndim > 1 else []
+      filled.append(_stack(arrays, (count, *width), value))
+    there = _stack([np.ones(len(x.tokens), bool) for x in own], (count,), False)
+    stacked[name] = Prompts(*filled), there
+  return stacked
+
+
+def _stack(arrays: list, shape: tuple[int, ...], value: Any) -> np.ndarray:
+  """Stack arrays that are filled up to one shape."""
+  found = np.full((len(arrays), *shape), value, arrays[0].dtype)
+  for i, array in enumerate(arrays):
+    found[(i, *map(slice, array.shape))] = array
+  return found
 
 
 def _masses(sets: Sets, mix: Any) -> dict[str, float]:

@@ -38,7 +38,7 @@ def pythia_31m(vocabulary: int = 50_304, **changes: Any) -> Config:
   Returns:
     The sizes; the context is that of the corpus of facts, 1024.
   """
-  sizes = {
+  sizes: dict[str, Any] = {
     "width": 256,
     "layers": 6,
     "heads": 8,
@@ -72,7 +72,11 @@ def toy(
   >>> toy(300).block_parameters
   99968
   """
-  sizes = {"heads": 4, "hidden": 4 * width, "learned_positions": True}
+  sizes: dict[str, Any] = {
+    "heads": 4,
+    "hidden": 4 * width,
+    "learned_positions": True,
+  }
   return Config(
     vocabulary=vocabulary,
     width=width,

@@ -179,6 +179,27 @@ def test_nested_worlds_and_their_repeats():
   )
 
 
+def test_questions_about_nested_worlds():
+  """All facts of a subject are asked, those of objects are not."""
+  world, words, corpus = make(
+    sizes={"subjects": 8, "relations": 2, "objects": 4},
+    nested_objects=2,
+    rows=2,
+    copies=4,
+    questions=0.5,
+  )
+  asked = np.asarray(corpus.kinds) >= 3
+  facts = np.concatenate(
+    [worlds.facts(world, family) for family in ("S-O", "S-NO")]
+  )
+  chosen = corpora.asked_subjects(KEY, world, 0.5)
+  expected = words.rows(facts[chosen[facts[:, 1]]])
+  np.testing.assert_array_equal(corpus.words[asked], expected)
+  assert corpus.plan.sentences == 4 * (~asked).sum() + 4 * asked.sum()
+  # 14 tokens a question, 11 a statement.
+  assert corpus.plan.tokens == 44 * (~asked).sum() + 56 * asked.sum()
+
+
 def test_golden_corpora_have_these_counts():
   with np.load(GOLDEN / "graph_nested.npz") as arrays:
     world = worlds.world_from_graph(arrays["graph"])
@@ -202,6 +223,10 @@ def test_questions_and_skewed_frequencies():
   wanted = np.maximum(np.rint(6 * world.frequency), 1)
   np.testing.assert_array_equal(counts[:20], np.repeat(wanted, 2))
   assert counts[20:].tolist() == [5] * 6  # int(6 / .3 * .25), of 3 subjects
+  chosen = corpora.asked_subjects(KEY, world, 0.3)
+  np.testing.assert_array_equal(
+    corpus.words[20:], words.rows(facts[chosen[facts[:, 1]]])
+  )
   question = found["units"][:total, 0] >= 20
   tokens = found["tokens"][:total]
   assert (tokens[question, 1] == words.grammar["QQ"]).all()

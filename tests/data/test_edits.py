@@ -400,6 +400,43 @@ def test_rows_and_their_weights():
       edit_rows.training_rows(sets, words, **options)
 
 
+def test_edits_side_by_side():
+  world = WORLDS["iid"]
+  words = vocabulary.make_vocabulary(world, grammar_words=11)
+  sets = [
+    edit_sets.make_sets(
+      key, world, edits.make_edit(key, world, count=2), repeats=5
+    )
+    for key in jax.random.split(KEY, 3)
+  ]
+  made = [edit_rows.training_rows(x, words) for x in sets[:2]]
+  made.append(edit_rows.training_rows(sets[2], words, forms={"edited": "rso"}))
+  stacked = edit_rows.stack_rows(made)
+  for i, rows_of_one in enumerate(made):
+    count, size = rows_of_one.tokens.shape
+    for ours, theirs in zip(stacked, rows_of_one, strict=True):
+      inside = ours[i, :count, :size] if ours.ndim == 3 else ours[i, :count]
+      np.testing.assert_array_equal(inside, theirs)
+      assert ours.dtype == theirs.dtype
+    assert not stacked.weights[i, count:].any()
+    assert (stacked.parts[i, count:] == -1).all()
+  asked = [edit_rows.evaluation_prompts(x, words) for x in sets]
+  sizes = {len(x["with_same_value"].tokens) for x in asked}
+  assert len(sizes) > 1
+  for name, (prompts, there) in edit_rows.stack_prompts(asked).items():
+    for i, one in enumerate(asked):
+      assert there[i].sum() == len(one[name].tokens)
+      np.testing.assert_array_equal(
+        prompts.tokens[i][there[i]], one[name].tokens
+      )
+    assert (prompts.lengths[~there] == 1).all()
+  del asked[1]["old"]
+  with pytest.raises(
+    ValueError, match=r"edits 0 and 1 have different sets.*old"
+  ):
+    edit_rows.stack_prompts(asked)
+
+
 def test_forms_of_refusals_and_paraphrases():
   world = WORLDS["iid"]
   words = vocabulary.make_vocabulary(world)

@@ -79,8 +79,8 @@ def make_corpus(
   >>> world = worlds.make_world(key, subjects=3, relations=2, objects=2)
   >>> words = vocabulary.make_vocabulary(world)
   >>> corpus = make_corpus(key, world, words, rows=2, copies=1)
-  >>> batch(corpus, 0)["tokens"].shape, corpus.plan.sentences
-  ((2, 12), 6)
+  >>> corpus.plan.sentences, corpus.plan.tokens
+  (6, 66)
   """
   _check(rows, copies, nested_copies, order, layout, shard)
   facts, asks, counts = _units(

@@ -11,7 +11,7 @@ import pytest
 from effjax import adapters, models, tree
 from effjax.data import packing
 from effjax.data.dialogues import Example
-from effjax.models import neox
+from effjax.models import neox, neox_layers
 from effjax.training import language
 
 CONFIG = neox.Config(
@@ -204,20 +204,15 @@ def test_sizes_of_pythia():
 
 
 def test_kernels_begin_small():
-  config = neox.toy(5, width=48, layers=1)
-  made = jax.jit(neox.NeoX(config).init)(jax.random.key(0), TOKENS % 5)
-  block = made["params"]["layer_0"]
-  deviation = lambda name: float(np.std(tree_at(block, name)))
-  assert deviation("mlp/up/kernel") == pytest.approx(0.02, rel=0.05)
-  for name in ("mlp/down/kernel", "attention/output/kernel"):
-    assert deviation(name) == pytest.approx(0.02 / 2**0.5, rel=0.05)
-  assert deviation("mlp/up/bias") == 0
-
-
-def tree_at(params, path):
-  for key in path.split("/"):
-    params = params[key]
-  return params
+  options = neox_layers.Options(
+    neox.toy(5, width=48, layers=3), jnp.float32, jnp.float32, None
+  )
+  init = jax.jit(neox_layers.MLP(options).init)
+  made = init(jax.random.key(0), jnp.zeros((1, 2, 48)), {})["params"]
+  deviation = lambda name: float(np.std(made[name]["kernel"]))
+  assert deviation("up") == pytest.approx(0.02, rel=0.05)
+  assert deviation("down") == pytest.approx(0.02 / 6**0.5, rel=0.05)
+  assert not made["up"]["bias"].any()
 
 
 def test_adapters_and_losses_of_language_models():
@@ -230,15 +225,15 @@ def test_adapters_and_losses_of_language_models():
   batch = packing.packed(examples, 1, 14, seed=0)[0]
 
   @jax.jit
-  def losses(theta, frozen):
+  def loss(theta, frozen):
     params, parts = arm.model(theta, frozen, None)
-    loss = functools.partial(language.mean_loss, MODEL)
-    factored = loss(params, batch, parts=parts, train_head=False)
-    return factored, loss(arm.merge(theta, frozen), batch)
+    value = language.mean_loss(
+      MODEL, params, batch, parts=parts, train_head=False
+    )
+    return value, arm.merge(theta, frozen)
 
-  factored, merged = losses(theta, frozen)
-  near(factored, merged)
-  network = Network(arm.merge(theta, frozen), CONFIG)
+  factored, merged = loss(theta, frozen)
+  network = Network(merged, CONFIG)
   expected = []
   for row in TOKENS:
     z = network(row)[1:-1]

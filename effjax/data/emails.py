@@ -5,6 +5,7 @@ leaves the machine, and no text is written anywhere.
 """
 
 import collections
+import email.message
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,15 +100,18 @@ def read(
       f" {', '.join(mailboxes.KINDS)}"
     )
   counts = dict.fromkeys(REASONS, 0)
-  addresses, guessed, messages = (), False, 0
+  addresses, guessed = (), False
+  # Messages of each sender; None stands for none.
+  senders: collections.Counter = collections.Counter()
   if kind == "jsonl":
-    drafts = list(_of_entries(path))
-    messages = len(drafts)
+    drafts = _of_entries(path, senders)
   else:
-    senders = _senders(path, kind)
-    messages = senders.pop(None, 0) + sum(senders.values())
-    addresses, guessed = _owner(path, senders, owner, convention)
-    drafts = _of_messages(path, kind, addresses, counts, convention)
+    guessed = owner is None
+    if owner is None:
+      addresses = (_most_frequent(path, kind),)
+    else:
+      addresses = _addresses(owner, convention)
+    drafts = _of_messages(path, kind, addresses, senders, counts, convention)
   mails = []
   for draft in drafts:
     options = {"nfc": nfc, "unwrap": unwrap, "convention": convention}
@@ -128,6 +132,9 @@ def read(
         thread=cleaned.thread or draft.thread,
       )
     )
+  messages = senders.total()
+  if messages and counts["not_owner"] == messages:
+    raise ValueError(_not_from(path, addresses, senders))
   if convention == "exact":
     kept = unique(mails)
     counts["duplicate"] = len(mails) - len(kept)
@@ -188,8 +195,11 @@ class _Draft(NamedTuple):
   thread: tuple[str, ...] = ()
 
 
-def _of_entries(path: pathlib.Path) -> Iterator[_Draft]:
+def _of_entries(
+  path: pathlib.Path, senders: collections.Counter
+) -> Iterator[_Draft]:
   for entry in mailboxes.entries(path.read_bytes(), path.name):
+    senders[None] += 1
     yield _Draft(
       entry["email"],
       entry["subject"],
@@ -202,12 +212,14 @@ def _of_messages(
   path: pathlib.Path,
   kind: str,
   owner: Sequence[str],
+  senders: collections.Counter,
   counts: dict[str, int],
   convention: str,
 ) -> Iterator[_Draft]:
-  """Yield the texts of the owner's messages; count the others."""
+  """Yield the texts of the owner's messages; count all senders."""
   for content in mailboxes.raw(path, kind):
     head = mailboxes.head(content)
+    senders[_first_sender(head)] += 1
     if not _is_from(head, owner, convention):
       counts["not_owner"] += 1
       continue
@@ -224,52 +236,54 @@ def _of_messages(
       yield _Draft(text, subject, date)
 
 
-def _senders(path: pathlib.Path, kind: str) -> collections.Counter:
-  """Count the messages of each sender; None stands for none."""
-  counts: collections.Counter = collections.Counter()
-  for content in mailboxes.raw(path, kind):
-    found = mailboxes.senders(mailboxes.head(content))
-    counts[found[0] if found else None] += 1
-  if not counts:
+def _first_sender(head: email.message.Message) -> str | None:
+  return next(iter(mailboxes.senders(head)), None)
+
+
+def _most_frequent(path: pathlib.Path, kind: str) -> str:
+  """Return the sender of most messages, of equals the first."""
+  senders = collections.Counter(
+    _first_sender(mailboxes.head(content))
+    for content in mailboxes.raw(path, kind)
+  )
+  if not senders:
     raise ValueError(f"{path} holds no message")
-  return counts
+  del senders[None]
+  if not senders:
+    raise ValueError(f"no message of {path} says who it is from")
+  return str(senders.most_common(1)[0][0])
 
 
-def _is_from(head, owner: Sequence[str], convention: str) -> bool:
+def _is_from(
+  head: email.message.Message, owner: Sequence[str], convention: str
+) -> bool:
   if convention == "reference":
     sender = head.get("From")
     return sender is not None and any(name in str(sender) for name in owner)
   return any(sender in owner for sender in mailboxes.senders(head))
 
 
-def _owner(
-  path: pathlib.Path,
-  senders: collections.Counter,
-  owner: str | Sequence[str] | None,
-  convention: str,
-) -> tuple[tuple[str, ...], bool]:
-  """Return the owner's addresses, and whether they had to be guessed."""
-  if owner is not None:
-    names = (owner,) if isinstance(owner, str) else tuple(owner)
-    if convention == "reference":
-      return names, False
-    names = tuple(name.strip().casefold() for name in names)
-    bad = [name for name in names if "@" not in name]
-    if bad or not names:
-      raise ValueError(
-        "owner must be addresses such as me@example.org, got"
-        f" {bad[0] if bad else 'none'!r}"
-      )
-    if not set(names) & set(senders):
-      nearest = senders.most_common(1)
-      most = f"; the most frequent sender is {nearest[0][0]}" if nearest else ""
-      raise ValueError(
-        f"no message of {path} is from {' or '.join(names)}{most}"
-      )
-    return names, False
-  if not senders:
-    raise ValueError(f"no message of {path} says who it is from")
-  return (senders.most_common(1)[0][0],), True
+def _addresses(owner: str | Sequence[str], convention: str) -> tuple[str, ...]:
+  """Check the owner's addresses."""
+  names = (owner,) if isinstance(owner, str) else tuple(owner)
+  if convention == "reference":
+    return names  # any part of an address
+  names = tuple(name.strip().casefold() for name in names)
+  bad = next((name for name in names if "@" not in name), None)
+  if bad is not None or not names:
+    raise ValueError(
+      "owner must be addresses such as me@example.org, got"
+      f" {'none' if bad is None else repr(bad)}"
+    )
+  return names
+
+
+def _not_from(
+  path: pathlib.Path, owner: Sequence[str], senders: collections.Counter
+) -> str:
+  most = next((name for name, _ in senders.most_common() if name), None)
+  hint = "" if most is None else f"; the most frequent sender is {most}"
+  return f"no message of {path} is from {' or '.join(owner)}{hint}"
 
 
 def _reason(

@@ -4,13 +4,14 @@ A file has one JSON object a line, with the texts "prompt" and "response". The
 tokens of both are made apart, so that it is known which are the response.
 """
 
-import json
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from effjax.data import json_lines
 
 
 class Dialogue(NamedTuple):
@@ -54,19 +55,9 @@ def read(path: str | os.PathLike) -> list[Dialogue]:
   if not path.is_file():
     raise FileNotFoundError(f"there is no file {path}")
   found = []
-  for number, line in enumerate(path.read_bytes().splitlines(), 1):
-    if not line.strip():
-      continue
-    place = f"{path.name}, line {number}"
-    try:
-      entry = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-      raise ValueError(f"{place} is not JSON: {error}") from None
-    if not isinstance(entry, dict):
-      raise ValueError(
-        f"{place} must be an object with 'prompt' and 'response', not"
-        f" {type(entry).__name__}"
-      )
+  holding = " with 'prompt' and 'response'"
+  lines = json_lines.objects(path.read_bytes(), path.name, holding=holding)
+  for place, entry in lines:
     texts = []
     for name in Dialogue._fields:
       if name not in entry:

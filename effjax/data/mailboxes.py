@@ -10,7 +10,6 @@ import email.errors
 import email.header
 import email.message
 import email.utils
-import json
 import os
 import pathlib
 import re
@@ -19,6 +18,8 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
+
+from effjax.data import json_lines
 
 KINDS = ("mbox", "maildir", "takeout", "eml", "jsonl")
 # The most bytes of a message that are read.
@@ -126,20 +127,9 @@ def entries(content: bytes, place: str) -> Iterator[dict[str, Any]]:
   Raises:
     ValueError: If a line is no such object, naming it.
   """
-  name = place
-  for number, line in enumerate(content.split(b"\n"), 1):
-    if not line.strip():
-      continue
-    place = f"{name}, line {number}"
-    try:
-      entry = json.loads(line.decode("utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-      raise ValueError(f"{place} is not JSON: {error}") from None
-    if not isinstance(entry, dict):
-      raise ValueError(
-        f"{place} must be an object with 'email' or 'text', not"
-        f" {type(entry).__name__}"
-      )
+  holding = " with 'email' or 'text'"
+  lines = json_lines.objects(content, place, holding=holding)
+  for place, entry in lines:
     text = entry.get("email", entry.get("text"))
     if not isinstance(text, str):
       raise ValueError(f"{place} has no text 'email' or 'text'")

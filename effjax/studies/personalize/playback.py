@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from effjax.data import json_lines
 from effjax.data.mails import Mail, mail
 from effjax.io import files
 from effjax.models import generation, sampling
@@ -58,7 +59,7 @@ def read(path: str | os.PathLike) -> dict[str, str]:
   if not path.is_file():
     raise FileNotFoundError(f"there is no file {path}")
   found = {}
-  for place, entry in _lines(path):
+  for place, entry in json_lines.objects(path.read_bytes(), path.name):
     text = entry.get("email", entry.get("text"))
     name = mail(text).id if isinstance(text, str) else entry.get("id")
     said = entry.get("instruction")
@@ -272,7 +273,7 @@ def _cached(path: pathlib.Path) -> dict[str, Instruction]:
   if not path.exists():
     return {}
   found = {}
-  for place, entry in _lines(path):
+  for place, entry in json_lines.objects(path.read_bytes(), path.name):
     try:
       found[entry["id"]] = Instruction(
         entry["instruction"], entry["source"], tuple(entry["rejected"])
@@ -300,20 +301,3 @@ def _keep(path: pathlib.Path, done: Mapping[str, Instruction]) -> None:
     for name, each in done.items()
   ]
   files.write_text(path, "\n".join(lines) + "\n")
-
-
-def _lines(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
-  """Return the objects of a file with one a line, and where they stand."""
-  found = []
-  for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-    if not line.strip():
-      continue
-    place = f"{path.name}, line {number}"
-    try:
-      entry = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-      raise ValueError(f"{place} is not JSON: {error}") from None
-    if not isinstance(entry, dict):
-      raise ValueError(f"{place} must be an object, not {type(entry).__name__}")
-    found.append((place, entry))
-  return found

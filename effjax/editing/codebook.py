@@ -2,9 +2,14 @@
 
 Hartvigsen et al., "Aging with GRACE" (arXiv 2211.11031): each entry is a key
 (an input of the layer at the token that decides), the value that the layer is
-to return there, and a radius within which it does. Values are trained by the
-loss of the edit; keys, radii and labels follow the rules of `insert`. The
-arrays have room for N entries, so that compiled functions see one shape.
+to return there, and a radius within which it does:
+
+    done = editing.insert(book, key, value, label, radius=1.0)
+    outputs = editing.lookup(done.book, inputs, layer(inputs))
+
+Values are trained by the loss of the edit; keys, radii and labels follow the
+rules of `insert`. The arrays have room for N entries, so that compiled
+functions see one shape.
 """
 
 from typing import Any, NamedTuple
@@ -95,11 +100,6 @@ def lookup(book: Codebook, queries: Array, outputs: Array) -> Array:
 
   Raises:
     ValueError: If the shapes do not fit.
-
-  >>> book = empty_codebook(1, 1, 1)
-  >>> book = insert(book, jnp.ones(1), jnp.array([7.0]), 0, radius=0.5).book
-  >>> lookup(book, jnp.array([[1.2], [2.0]]), jnp.zeros((2, 1))).tolist()
-  [[7.0], [0.0]]
   """
   shape = (*queries.shape[:-1], book.values.shape[1])
   if queries.shape[-1] != book.keys.shape[1] or outputs.shape != shape:
@@ -135,11 +135,6 @@ def insert(
   Raises:
     ValueError: If the shapes do not fit, the radius is negative, or the book is
       full (under jit it is returned as it is, with index -1).
-
-  >>> book = empty_codebook(2, 1, 1)
-  >>> book = insert(book, jnp.zeros(1), jnp.ones(1), 0, radius=1.0).book
-  >>> insert(book, jnp.array([1.5]), jnp.ones(1), 1, radius=1.0).book.radii
-  Array([0.74999, 0.75   ], dtype=float32)
   """
   key, value = (jnp.asarray(x).astype(book.keys.dtype) for x in (key, value))
   if key.shape != book.keys.shape[1:] or value.shape != book.values.shape[1:]:

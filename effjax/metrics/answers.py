@@ -72,9 +72,6 @@ def answer_nll(logits: Any, labels: Any) -> Array:
   Returns:
     The mean negative log-likelihood of the labelled tokens [B], NaN without
     any.
-
-  >>> round(float(answer_nll(jnp.zeros((1, 2, 4)), [[-100, 3]])[0]), 3)
-  1.386
   """
   found = tokens(logits, labels)
   return mean(found.losses, found.counted, axis=-1)
@@ -148,11 +145,6 @@ def harmonic_mean(values: Any, axis: int = -1) -> Array:
   Returns:
     The mean, float32 or wider; NaN with a NaN or a negative value, or without
     values.
-
-  >>> harmonic_mean(jnp.array([1.0, 0.5, 0.5])).item()
-  0.6000000238418579
-  >>> harmonic_mean(jnp.array([1.0, 0.0])).item()
-  0.0
   """
   values = wide(values)
   valid = jnp.all(values >= 0, axis=axis)

@@ -154,10 +154,6 @@ def preservation(accuracies: Mapping[str, Any]) -> Preservation:
 
   Raises:
     ValueError: If there are no sets.
-
-  >>> found = preservation({"reg_data": 0.5, "with_same_rel": jnp.nan})
-  >>> found.mean.item(), found.counted["with_same_rel"].item()
-  (0.5, False)
   """
   if not accuracies:
     raise ValueError("preservation needs the accuracy of one set at least.")
@@ -251,12 +247,6 @@ def at_end_and_first_success(
 
   Raises:
     ValueError: If there is no such measure or no evaluation.
-
-  >>> found = at_end_and_first_success(
-  ...   {"efficacy": [0.5, 1.0, 1.0], "locality": [0.9, 0.8, 0.7]}
-  ... )
-  >>> found.index.item(), round(found.first["locality"].item(), 3)
-  (1, 0.8)
   """
   if efficacy not in history:
     raise ValueError(
@@ -297,10 +287,6 @@ def propagation(
 
   Raises:
     ValueError: If the shapes do not fit.
-
-  >>> found = propagation(jnp.array([[0.0, 2.0], [1.0, 0.0]]), [0, 1], [1, 1])
-  >>> found.follow.item(), found.count.item()
-  (1.0, 1)
   """
   old, new = jnp.asarray(old), jnp.asarray(new)
   if old.shape != new.shape:
@@ -354,9 +340,6 @@ def relearning(
 
   Raises:
     ValueError: If the shapes do not fit.
-
-  >>> relearning([0, 10, 20], [0.0, 1.0, 1.0], [0.0, 0.5, 1.0]).ratio.item()
-  0.5
   """
   steps = wide(steps)
   if steps.ndim != 1 or not steps.size:

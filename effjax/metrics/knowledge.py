@@ -88,12 +88,6 @@ def counterfact(
 
   Raises:
     ValueError: If shapes do not fit.
-
-  >>> likelier, other = (jnp.array([1.0]), jnp.array([2.0]))
-  >>> pair = (likelier, other)
-  >>> found = counterfact(pair, pair, (other, likelier))
-  >>> found.score.item(), round(found.rewrite_diff.item(), 3)
-  (1.0, 0.233)
   """
   edited, phrased = _compared(rewrite), _compared(paraphrase)
   near = Losses(*neighborhood)

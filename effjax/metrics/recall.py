@@ -87,10 +87,6 @@ def slot_metrics(
 
   Raises:
     ValueError: If the shapes do not fit.
-
-  >>> found = slot_metrics(jnp.array([[0.0, 2.0]]), [1], old=[0])
-  >>> found.accuracy.item(), found.new_gt_old.item()
-  (1.0, 1.0)
   """
   z, ids, counted = _words(logits, targets)
   rows = present(where, z.shape[:1]) & jnp.any(counted, axis=-1)
@@ -146,9 +142,6 @@ def edit_success(logits: Any, targets: Any, *, where: Any = None) -> Array:
 
   Raises:
     ValueError: If the shapes do not fit.
-
-  >>> edit_success(jnp.array([[0.0, 2.0], [1.0, 0.0]]), [1, 1]).item()
-  0.5
   """
   z, targets, counted = _words(logits, targets)
   rows = present(where, z.shape[:1]) & jnp.any(counted, axis=-1)
@@ -203,9 +196,6 @@ def by_relation(
 
   Raises:
     ValueError: If the shapes do not fit.
-
-  >>> by_relation([1.0, 0.0, 1.0], [0, 0, 2], 3).mean.tolist()
-  [0.5, nan, 1.0]
   """
   values, relations = wide(values), jnp.asarray(relations)
   if values.ndim != 1 or relations.shape != values.shape:

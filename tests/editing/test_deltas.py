@@ -58,8 +58,8 @@ def test_other_layouts():
 
 
 def test_task_vectors():
-  tuned = jax.tree.map(lambda x: 2 * x, PARAMS)
-  vector = editing.task_vector(PARAMS, tuned)
+  tuned = jax.tree.map(lambda x: 2 * np.asarray(x), PARAMS)
+  vector = jax.jit(editing.task_vector)(PARAMS, tuned)
   assert vector.keys() == {"conv/kernel", "dense/bias", "dense/kernel"}
   same(editing.add(PARAMS, vector)["dense"], tuned["dense"])
   forgotten = editing.add(PARAMS, vector, -1.0)

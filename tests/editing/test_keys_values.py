@@ -17,21 +17,23 @@ V0 = np.array([1.0, 2.0, 2.0])  # of length 3
 
 def test_second_moment_of_a_stream():
   keys = RNG.normal(size=(7, 4)).astype(np.float32)
-  gram = pruning.input_gram(keys[:3]) + pruning.input_gram(keys[3:])
-  found = np.asarray(editing.second_moment(gram, 7))
-  np.testing.assert_allclose(found, keys.T @ keys / 7, rtol=1e-5, atol=1e-6)
+  halves = keys[:4], keys[3:]  # the fourth is in both
+  grams = [np.asarray(pruning.input_gram(half)) for half in halves]
+  keys = np.concatenate(halves)
+  found = np.asarray(editing.second_moment(grams[0] + grams[1], 8))
+  np.testing.assert_allclose(found, keys.T @ keys / 8, rtol=1e-5, atol=1e-6)
   np.testing.assert_array_equal(found, found.T)
   with pytest.raises(ValueError, match="number of keys"):
-    editing.second_moment(gram, 0)
+    editing.second_moment(grams[0], 0)
   with pytest.raises(ValueError, match=r"\[I, I\]"):
-    editing.second_moment(keys, 7)
+    editing.second_moment(keys, 8)
 
 
 def test_average_keys():
   keys = RNG.normal(size=(2, 3, 4)).astype(np.float32)
   where = np.array([[True, True, False], [False, False, False]])
   keys[~where] = np.nan
-  found = editing.average_keys(jnp.asarray(keys), where=where)
+  found = np.asarray(jax.jit(editing.average_keys)(keys, where=where))
   np.testing.assert_allclose(found[0], keys[0, :2].mean(0), rtol=1e-6)
   assert np.isnan(found[1]).all()
   with pytest.raises(ValueError, match="where"):

@@ -87,17 +87,16 @@ def by_formulas(now, before, kept, labels, others, direction):
   }
 
 
-@pytest.mark.parametrize(("x64", "rtol"), [(True, 1e-6), (False, 1e-4)])
-def test_values(x64, rtol):
-  with jax.enable_x64(x64):
+def test_values():
+  with jax.enable_x64(True):
     inputs = (NOW, BEFORE, KEPT, KEPT_BEFORE, LABELS, OTHERS, DIRECTION)
     found = all_losses(*map(jnp.asarray, inputs))
   expected = by_formulas(NOW, BEFORE, KEPT, LABELS, OTHERS, DIRECTION)
   expected |= {name: EXPECTED[name] for name in found if name in EXPECTED}
   assert expected.keys() == found.keys()
   for name, value in found.items():
-    assert value.dtype == (np.float64 if x64 else np.float32)
-    np.testing.assert_allclose(value, expected[name], rtol, err_msg=name)
+    assert value.dtype == np.float64
+    np.testing.assert_allclose(value, expected[name], 1e-6, err_msg=name)
 
 
 def sure(size):
@@ -113,18 +112,23 @@ def terms(now, before, labels, direction):
     "kl": editing.kl(now, before),
     "npo": editing.npo(now, before, labels),
     "simnpo": editing.simnpo(now, labels),
-    "dpo": editing.dpo((now, before, labels), (now, before, labels)),
     "rmu": editing.rmu(now, direction, labels),
     "undial": editing.undial(now, before, labels),
-    "wga": editing.wga(now, labels),
     "satimp": editing.satimp(now, labels),
   }
 
 
 @jax.jit
 def values_and_slopes(now, before, labels, direction):
-  slopes = jax.jacrev(terms, argnums=(0, 1))(now, before, labels, direction)
-  return terms(now, before, labels, direction), slopes
+  def total(now, before):
+    found = terms(now, before, labels, direction)
+    # The divergence looks at padding too, and RMU at the last position.
+    rest = [x for name, x in found.items() if name not in ("kl", "rmu")]
+    return sum(rest), found
+
+  slopes, found = jax.grad(total, argnums=(0, 1), has_aux=True)(now, before)
+  divergence = jax.grad(editing.kl)(now, before)
+  return found, slopes, divergence
 
 
 def test_edges():
@@ -135,31 +139,32 @@ def test_edges():
   # Probabilities of 1, and of 0: finite, and so are the gradients.
   for size in (1e4, -1e4):
     now, before = sure(size), sure(-size)
-    value, slopes = values_and_slopes(now, before, labels, direction)
+    value, (current, reference), divergence = values_and_slopes(
+      now, before, labels, direction
+    )
     for name in value:
       assert np.isfinite(value[name]), name
-      current, reference = slopes[name]
-      assert np.isfinite(current).all(), name
-      assert not np.asarray(reference).any(), name
-      if name not in ("kl", "rmu"):
-        assert not np.asarray(current)[2:].any(), name
-        assert not np.asarray(current)[:, -1].any(), name
+    current = np.asarray(current)
+    assert np.isfinite(current).all()
+    assert np.isfinite(divergence).all()
+    assert not np.asarray(reference).any()
+    assert not current[2:].any()
+    assert not current[:, -1].any()
   # Padding changes nothing: the two texts alone, repeated.
   labels[2:4], labels[4:] = labels[:2], labels[:2]
-  again, _ = values_and_slopes(now, before, labels, direction)
+  again = values_and_slopes(now, before, labels, direction)[0]
   for name in value:
     np.testing.assert_allclose(again[name], value[name], 1e-6, err_msg=name)
   # Nothing at all is undefined.
-  nothing, _ = values_and_slopes(
-    now, before, np.full(LABELS.shape, -100, np.int32), direction
-  )
+  labels[:] = -100
+  nothing = values_and_slopes(now, before, labels, direction)[0]
   assert all(np.isnan(x) for name, x in nothing.items() if name != "kl")
 
 
 def test_direction():
-  u = editing.rmu_direction(jax.random.key(1), 50)
-  assert (u >= 0).all()
-  np.testing.assert_allclose(jnp.linalg.norm(u), 1.0, rtol=1e-6)
+  u = jax.jit(editing.rmu_direction, static_argnums=1)(jax.random.key(1), 50)
+  assert np.min(u) >= 0
+  np.testing.assert_allclose(np.linalg.norm(u), 1.0, rtol=1e-6)
 
 
 def test_errors():

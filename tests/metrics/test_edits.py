@@ -85,9 +85,8 @@ def test_edit_level_of_few_sets():
 
 
 def test_preservation_of_many_edits():
-  found = metrics.preservation(
-    {"a": jnp.array([0.5, jnp.nan, 1.0]), "b": jnp.array([1.0, jnp.nan, 0.0])}
-  )
+  sets = {"a": np.array([0.5, np.nan, 1]), "b": np.array([1, np.nan, 0])}
+  found = jax.jit(metrics.preservation)(sets)
   np.testing.assert_array_equal(found.mean, [0.75, np.nan, 0.5])
   np.testing.assert_array_equal(found.minimum, [0.5, np.nan, 0.0])
 
@@ -97,7 +96,8 @@ def test_moments():
     "efficacy": [[0.0, 1.0, 0.5], [0.9, np.nan, 0.9], [1.0, 1.0, 1.0]],
     "locality": [[0.9, 0.8, 0.7], [0.9, 0.9, 0.9], [0.5, 0.4, 0.3]],
   }
-  found = metrics.at_end_and_first_success(history)
+  history = {name: np.array(x) for name, x in history.items()}
+  found = jax.jit(metrics.at_end_and_first_success)(history)
   np.testing.assert_allclose(found.end["locality"], [0.7, 0.9, 0.3])
   np.testing.assert_allclose(found.first["locality"], [0.8, np.nan, 0.5])
   assert found.index.tolist() == [1, -1, 0]

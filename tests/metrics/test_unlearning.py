@@ -67,7 +67,7 @@ def test_absent_answers():
 def test_model_utility():
   values = np.linspace(0.1, 0.9, 9)
   np.testing.assert_allclose(
-    metrics.model_utility(values), scipy.stats.hmean(values), rtol=1e-6
+    jax.jit(metrics.model_utility)(values), scipy.stats.hmean(values), rtol=1e-6
   )
 
 

@@ -178,6 +178,15 @@ def test_nested_worlds_and_their_repeats():
   )
 
 
+def test_rare_facts_are_written_once_at_least():
+  world, _, corpus = make(rows=2, copies=1, frequency="zipf")
+  counts = np.diff(np.asarray(corpus.ends), prepend=0)
+  wanted = np.repeat(np.rint(world.frequency), 2)
+  assert not wanted.all()
+  np.testing.assert_array_equal(counts, np.maximum(wanted, 1))
+  assert corpus.plan.sentences == counts.sum()
+
+
 def test_questions_about_nested_worlds():
   """All facts of a subject are asked, those of objects are not."""
   world, words, corpus = make(

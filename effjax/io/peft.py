@@ -63,6 +63,7 @@ def save_peft(
   names: Names | None = None,
   layout: layouts.Layout = None,
   config: Mapping[str, Any] | None = None,
+  metadata: Mapping[str, str] | None = None,
   overwrite: bool = False,
 ) -> None:
   """Write an adapter as PEFT does.
@@ -83,6 +84,7 @@ def save_peft(
     layout: The layout that the adapter was made with, if any.
     config: More fields, such as {"base_model_name_or_path": "..."}, or those of
       an adapter that was read; {"use_rslora": True} writes alpha so.
+    metadata: Texts that go with the tensors, such as where they come from.
     overwrite: Whether an adapter that is there already is replaced.
 
   Raises:
@@ -115,7 +117,7 @@ def save_peft(
     peft_tensors.key_in_file(key, rosa): np.asarray(x)
     for key, x in tensors.items()
   }
-  metadata = {"tensors_digest": bases.digest(named)}
+  metadata = {**(metadata or {}), "tensors_digest": bases.digest(named)}
   if not any(isinstance(x, jax.ShapeDtypeStruct) for x in shapes.values()):
     metadata["base_digest"] = bases.digest(params)
   fields = peft_config.make(modules, config or {}, rosa)

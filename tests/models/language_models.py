@@ -104,10 +104,11 @@ def stored(params, form):
   return found
 
 
-def gguf_file(params):
-  """Return a GGUF file of the model."""
+def gguf_file(params, **changes):
+  """Return a GGUF file of the model, with entries "llama.…" changed."""
+  metadata = METADATA | {f"llama.{key}": x for key, x in changes.items()}
   entries = {}
-  for key, value in METADATA.items():
+  for key, value in metadata.items():
     if isinstance(value, str):
       entries[key] = written.string(value)
     elif isinstance(value, float):

@@ -1,7 +1,7 @@
 """Drafts: what a model writes when it is asked for mails."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -54,6 +54,7 @@ def write(
   batch: int = 8,
   length: int = prompts.LENGTH,
   sampled: sampling.Sampling = SAMPLING,
+  progress: Callable[[int, int], None] | None = None,
 ) -> list[Draft]:
   """Have a model write mails.
 
@@ -69,6 +70,7 @@ def write(
     batch: Drafts that are made together.
     length: The most tokens of a prompt.
     sampled: How tokens are chosen.
+    progress: Called after each batch with the drafts made and all of them.
 
   Returns:
     A draft for each mail.
@@ -117,6 +119,8 @@ def write(
         asked[i].retrieved,
         (seed, number, row),
       )
+    if progress is not None:
+      progress(start + len(rows), len(order))
   return [draft for draft in made if draft is not None]
 
 

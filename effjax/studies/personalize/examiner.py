@@ -7,7 +7,7 @@ found.measures["bleu"]
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -69,7 +69,7 @@ class Examiner:
       batch: Drafts that are made together.
       length: The most tokens of a prompt, and of one with its mail.
       sampled: How tokens are chosen.
-      mauve_seeds: How often MAUVE quantises.
+      mauve_seeds: How often MAUVE quantises; 0 to leave it out.
     """
     self.model, self.encode, self.recognizer = model, encode, recognizer
     self.max_tokens, self.batch, self.length = max_tokens, batch, length
@@ -88,6 +88,7 @@ class Examiner:
     learned: Sequence[str] | None = None,
     author: str | None = None,
     buckets: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
   ) -> Examined:
     """Examine parameters on the mails of a person that are to be judged by.
 
@@ -100,6 +101,7 @@ class Examiner:
         those of these letters.
       author: Whom drafts are to be recognised as; by default this person.
       buckets: K of MAUVE; by default a tenth of the mails.
+      progress: As in `drafts.write`.
 
     Returns:
       What was found. The measures are those of `scoring.compare`, `reference`
@@ -125,6 +127,7 @@ class Examiner:
         batch=self.batch,
         length=self.length,
         sampled=self.sampled,
+        progress=progress,
       )
     texts = [drafts.cleaned(draft.text) for draft in written]
     mails = [mail.text for mail in letters.test]
@@ -195,6 +198,8 @@ class Examiner:
     self, letters: lettering.Letters, texts: Sequence[str], buckets: int | None
   ) -> dict[str, Any]:
     """Measure MAUVE by all features, beside the test part and beside all."""
+    if not self.mauve_seeds:
+      return {}
     kept = [text for text in texts if text.strip()]
     kinds = {self.feature: functools.partial(features.last_token, self.model)}
     if self.encode is not None:

@@ -1,4 +1,17 @@
-"""Edits of what a network knows: closed forms, deltas, unlearning losses."""
+"""Edits of what a network knows: closed forms, deltas, unlearning losses.
+
+Closed forms take weights [O, I], the second moment of keys [I, I], and keys and
+values as columns, and return a change [O, I]:
+
+    rome(w, c, k, v)  memit(w, c, keys, values, lam)  emmet(w, c, keys, values)
+    alphaedit(w, c, keys, values)
+
+`to_delta(path, matrix)` names it; deltas are added, scaled, undone, projected
+and compared. Losses of unlearning take logits [B, T, V] and labels [B, T]:
+
+    gradient_ascent(logits, labels)     npo(logits, reference_logits, labels)
+    combine(forget, retain, gamma=, alpha=)
+"""
 
 from effjax.editing.clamping import ClampState, clamp_to
 from effjax.editing.closed_form import (

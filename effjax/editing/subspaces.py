@@ -170,7 +170,7 @@ def compare(
     raise ValueError("the deltas have no path in common")
   if rank < 1:
     raise ValueError(f"the rank must be 1 or more, got {rank}")
-  found = {}
+  found: dict[str, Comparison] = {}
   for path in shared:
     x, y = a[path], b[path]
     if x.shape != y.shape:

@@ -3,6 +3,11 @@
 Those of texts are plain functions of predictions and references: `panza_bleu`,
 `rouge_l`, `mauve(key, p, q)` of two samples of features, `copied_runs`,
 `exposure`, `fit_authorship`.
+
+So are those of edited facts: `edit_success(logits[M, V], targets[M])`,
+`slot_metrics`, `preservation({name: accuracy})`, `edit_level({name: Probe})`,
+`counterfact`, `zsre`, and those of unlearned texts: `truth_ratio`,
+`forget_quality`, `min_k`, `privacy_leakage`.
 """
 
 from effjax.metrics.answers import (

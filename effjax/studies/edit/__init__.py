@@ -1,1 +1,1 @@
-"""Edits of facts: which way of changing one works, and what else moves."""
+"""Edits of what small language models know of synthetic worlds."""

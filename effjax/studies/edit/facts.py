@@ -1,8 +1,8 @@
 """Facts that SmolLM2-135M knows, and what they are changed to.
 
-The greedy next token of every prompt here is the object. A fact belongs to a
-relation, which says how it is asked and in which other words; its neighbours
-are the facts about other subjects with the same object.
+Behind a line break the likeliest next token of every prompt is the object. A
+fact belongs to a relation, which says how it is asked and in which other words;
+its neighbours are the facts about other subjects with the same object.
 """
 
 import itertools
@@ -60,7 +60,6 @@ KNOWN = {
     "Rome": ("Italy",),
     "Berlin": ("Germany",),
     "London": ("England",),
-    "Moscow": ("Russia",),
     "Athens": ("Greece",),
     "Madrid": ("Spain",),
   },
@@ -69,7 +68,6 @@ KNOWN = {
     "Rome": ("Colosseum", "Pantheon"),
     "Berlin": ("Brandenburg Gate", "Reichstag"),
     "London": ("British Museum",),
-    "Moscow": ("Kremlin",),
     "Athens": ("Parthenon", "Acropolis"),
     "Madrid": ("Prado Museum",),
   },

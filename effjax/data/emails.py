@@ -14,6 +14,7 @@ from typing import NamedTuple
 from effjax.data import cleaning, mailboxes
 from effjax.data.mails import Mail as Mail
 from effjax.data.mails import Split as Split
+from effjax.data.mails import latest as latest
 from effjax.data.mails import mail as mail
 from effjax.data.mails import split as split
 from effjax.data.mails import unique

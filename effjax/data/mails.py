@@ -111,6 +111,24 @@ def split(
   return Split(tuple(mails[:count]), tuple(mails[count:]))
 
 
+def latest(mails: Sequence[Mail], count: int) -> tuple[Mail, ...]:
+  """Return the latest mails, in their order.
+
+  Args:
+    mails: The mails; if one has no date, the last ones count as the latest.
+    count: How many, at least one.
+
+  Returns:
+    At most so many mails.
+  """
+  places = range(len(mails))
+  moments = [_moment(each) for each in mails]
+  known = [moment for moment in moments if moment is not None]
+  if len(known) == len(mails):
+    places = sorted(places, key=lambda i: known[i])
+  return tuple(mails[i] for i in sorted(places[-count:]))
+
+
 def _moment(each: Mail) -> float | None:
   """Return when a mail was sent, in seconds; dates without a zone are UTC."""
   if each.date is None:

@@ -1,5 +1,6 @@
 """How well mails fit a query: cosines, words in common, and both together."""
 
+import logging
 import math
 import re
 from collections import Counter
@@ -89,6 +90,7 @@ def bm25(
       raise ModuleNotFoundError(
         'ranking by words needs the library bm25s: pip install "effjax[mail]"'
       ) from error
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs all it does
     index = bm25s.BM25(method=variant, k1=k1, b=b)
     index.index(documents, show_progress=False)
     score = index.get_scores

@@ -49,6 +49,12 @@ def _audit() -> ModuleType:
   return page
 
 
+def _personalize() -> ModuleType:
+  from effjax.studies.personalize import page
+
+  return page
+
+
 # Study -> its page, a module that turns a results.json into text and sections:
 # `summary(results)`, `from_results(results)` and `provenance(results)`.
 PAGES: Mapping[str, Callable[[], Any]] = {
@@ -57,6 +63,7 @@ PAGES: Mapping[str, Callable[[], Any]] = {
   "spade": _spade,
   "adapters": _adapters,
   "audit": _audit,
+  "personalize": _personalize,
 }
 
 

@@ -48,11 +48,18 @@ def _adapters(config: Any, workdir: str) -> Any:
   return adapters.run(config, workdir)
 
 
+def _personalize(config: Any, workdir: str) -> Any:
+  from effjax.studies import personalize
+
+  return personalize.run(config, workdir)
+
+
 # `config.study` -> what runs it; a study is imported when it is chosen.
 STUDIES: Mapping[str, Study] = {
   "adapters": _adapters,
   "bias": _bias,
   "faces": _faces,
+  "personalize": _personalize,
   "spade": _spade,
 }
 

@@ -1,1 +1,1 @@
-"""Edits of what small language models know of synthetic worlds."""
+"""Edits of what language models know: which update changes it best?"""

@@ -6,9 +6,6 @@ and the prompt behind sentences that the model itself has begun.
 """
 
 import functools
-import hashlib
-import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -329,13 +326,13 @@ def close(
     total: Delta = {}
     params = model.params
     for target in targets:
-      k = _key(model.module, layer, params, target)
+      k = _key(model, layer, params, target)
       w = kernel(params, layer)
       v = _product(w, k) + target.change
       step = editing.to_delta(path, editing.rome(w, c, k, v, damping=damping))
       params, total = editing.add(params, step), editing.total(total, step)
     return total
-  columns = _keys(model.module, layer, model.params, targets)
+  columns = _keys(model, layer, model.params, targets)
   values = _product(w, columns) + jnp.stack([t.change for t in targets], 1)
   if method == "emmet":
     delta = editing.emmet(w, c, columns, values, damping=damping)
@@ -370,7 +367,7 @@ def _memit(model, targets, moments, settings) -> Delta:
     if before is not None:
       residual = wanted - (leaves(params) - before)
     w = kernel(params, layer)
-    columns = _keys(model.module, layer, params, targets)
+    columns = _keys(model, layer, params, targets)
     delta = editing.memit(
       w,
       moments[layer],
@@ -400,14 +397,19 @@ def _leaves(module, layer, params, tokens, places):
   return found[jnp.arange(len(places), dtype=jnp.int32), places]
 
 
-def _keys(module, layer, params, targets) -> jax.Array:
+def _keys(model, layer, params, targets) -> jax.Array:
   """Return the keys of targets as columns [I, n]."""
-  return jnp.stack([_key(module, layer, params, t) for t in targets], 1)
+  return jnp.stack([_key(model, layer, params, t) for t in targets], 1)
 
 
-def _key(module, layer, params, target: Target) -> jax.Array:
-  del module, layer, params, target
-  raise NotImplementedError
+def _key(model, layer, params, target: Target) -> jax.Array:
+  """Return the key of a target [I], averaged over its contexts."""
+  texts = [language_prompts.encode(model.tokenizer, t) for t in target.contexts]
+  tokens = language_prompts.padded(texts, length=32)
+  places = np.array(target.places, np.int32)
+  return editing.average_keys(
+    keys(model.module, layer, params, tokens, places)[0]
+  )
 
 
 def _product(a, b):

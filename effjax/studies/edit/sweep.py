@@ -151,9 +151,12 @@ class Sweep:
     """
     self.module, self.every = module, every
     self.compiled: list[str] = []  # by name, whenever one is traced
+    whole = lambda base, theta, run: theta
     self._programs = {
-      "full": self._program("full", lambda base, theta, run: theta),
+      "full": self._program("full", whole),
       "lora": self._program("lora", merged),
+      # Its masks are as large as the parameters.
+      "sparse": self._program("sparse", whole),
     }
     for name, adapter in (adapters or {}).items():
       self._programs[name] = self._program(
@@ -204,7 +207,8 @@ class Sweep:
       stacked = jax.tree.map(lambda *x: np.stack(x), *filled)
       history, failed, theta = self._programs[method](base, data, stacked)
       part = history, failed, theta if keep else None
-      found.append(jax.tree.map(lambda x, n=len(own): np.asarray(x)[:n], part))
+      cut = lambda x, n=len(own): np.asarray(x)[:n]  # noqa: B008
+      found.append(jax.tree.map(cut, part))
     return Outcome(*jax.tree.map(lambda *x: np.concatenate(x), *found))
 
   def _program(self, name, merge):
@@ -338,9 +342,8 @@ def _masks(arm, base, theta) -> Tree:
   if theta is None:
     return arms.trainable(arm, base)
   pattern = re.compile(arms.selector(arm.targets))
-  return {
-    path: jax.tree.map(
-      lambda _, own=bool(pattern.fullmatch(path)): np.asarray(own), value
-    )
-    for path, value in theta.items()
-  }
+  masks = {}
+  for path, value in theta.items():
+    chosen = np.asarray(pattern.fullmatch(path) is not None)
+    masks[path] = jax.tree.map(lambda _, chosen=chosen: chosen, value)
+  return masks

@@ -108,16 +108,37 @@ def _counted(
   return places.astype(np.int32), targets.astype(np.int32), there
 
 
-def part(data: sweep.Data, chosen: Sequence[int]) -> sweep.Data:
-  """Take some edits of many.
+def aligned(many: Sequence[Tasks]) -> list[Tasks]:
+  """Fill the edits of several models up to one shape, to share programs.
 
   Args:
-    data: The data of E edits.
-    chosen: Their numbers.
+    many: The edits of each model, of equal evaluation sets.
 
   Returns:
-    The data of those.
+    The same edits. What is filled up is never drawn, and belongs to no set.
   """
-  at = np.asarray(chosen)
-  first = jax.tree.map(lambda x: x[at], data._replace(drawn=None))
-  return first._replace(drawn=data.drawn[:, at])
+  trees = [own.data._replace(drawn=None) for own in many]
+  leaves = [jax.tree.leaves(own) for own in trees]
+  shapes = [
+    np.max([x.shape for x in own], axis=0) for own in zip(*leaves, strict=True)
+  ]
+  nowhere = len(many[0].names)
+
+  def fill(own):
+    sized = jax.tree.unflatten(jax.tree.structure(own), shapes)
+    pad = lambda x, shape, value=0: jnp.pad(
+      x,
+      [(0, int(m - n)) for m, n in zip(shape, x.shape, strict=True)],
+      constant_values=value,
+    )
+    filled = jax.tree.map(pad, own, sized)
+    asked = filled.asked._replace(
+      sets=pad(own.asked.sets, sized.asked.sets, nowhere),
+      lengths=pad(own.asked.lengths, sized.asked.lengths, 1),
+    )
+    return filled._replace(asked=asked)
+
+  return [
+    own._replace(data=fill(data)._replace(drawn=own.data.drawn))
+    for own, data in zip(many, trees, strict=True)
+  ]

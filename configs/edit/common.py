@@ -1,0 +1,84 @@
+"""What the configurations of the study of edits have in common."""
+
+import ml_collections
+
+from configs import common
+
+ARMS = (
+  "full",
+  "full_everything",
+  "full_attention",
+  "full_mlp",
+  "full_layer0",
+  "full_layer1",
+  "ft_l",
+  "lora1",
+  "lora4",
+  "lora16",
+  "lora64",
+  "lora4_attention",
+  "lora4_mlp",
+)
+# One program each, besides those of full fine-tuning and of LoRA.
+OTHERS = ("dora4", "ia3", "sparse")
+_FEW = ("full", "full_attention", "full_layer1", "lora1", "lora4")
+
+
+def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
+  """Make a configuration.
+
+  Args:
+    arg: `seeds=0:1:2` for other pretrained models; `quick` for a study of two
+      minutes, `miniature` for the smallest.
+    title: Of the study.
+    world: Options of the world.
+    pretraining: Recipe of pretraining.
+    **changes: Other keys.
+
+  Returns:
+    The configuration.
+  """
+  seeds = changes.pop("seeds", (0, 1, 2))
+  options = common.parse_arg(arg, quick=False, miniature=False, seeds=seeds)
+  miniature, small = options.miniature, options.quick or options.miniature
+  if small:
+    world = {**world, "subjects": 48 if miniature else 120}
+    pretraining = {**pretraining, "steps": 300 if miniature else 500}
+  config = dict(
+    study="edit",
+    title=title,
+    # Of pretraining; each model has edits of its own.
+    seeds=options.seeds[:1] if small else options.seeds,
+    world=dict(seed=0, **world),
+    model=dict(width=32, layers=2),
+    pretraining=dict(
+      **{
+        "rows": 128,
+        "rate": 1e-2,
+        "warm_up": 100,
+        "inverted": 0.0,
+        "nested_copies": 1,
+        "recall": 0.9 if miniature else 0.999,
+        **pretraining,
+      }
+    ),
+    edit=dict(kind="distinct", count=5, relation=0),
+    mixes=("behemoth", "edit_only"),
+    paraphrases=(),
+    arms=_FEW if small else (*ARMS, *OTHERS),
+    rates=(1e-3, 3e-3) if small else (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    # Edits of each model: those that choose learning rates, those reported.
+    tuning=1,
+    reported=2,
+    steps=16 if miniature else 48,
+    every=8,
+    batch=64,
+    chunk=8,  # runs side by side
+    most=100,
+    closed_forms=dict(
+      layer=0, lam=1.0, ridge=0.1, threshold=2e-2, damping=1e-3, batches=8
+    ),
+    truncations=(1, 4),
+    sparsities=(0.5, 0.9) if small else (0.5, 0.7, 0.9, 0.95),
+  )
+  return ml_collections.ConfigDict(config | changes)

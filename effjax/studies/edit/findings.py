@@ -1,0 +1,326 @@
+"""What the study of edits finds: tables, and the claims judged apart.
+
+A measure is an array [models, arms, rates, edits, mixes, evaluations]. Learning
+rates, and which of several arms stands for a claim, are chosen on the first
+edits of each model, and reported on the others. Intervals are of resampled edit
+sets, in pairs between arms, for the given pretrained models.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Values = Mapping[str, np.ndarray]
+STOPS = ("end", "first success")
+PROTOCOLS = ("tuned", "matched")
+REFERENCE = "full"
+# What is compared with full fine-tuning of all blocks, where the study has it.
+CLAIMS = {
+  "rank": (
+    "An update of low rank, 4 at most, edits better than one of full rank",
+    ("lora1", "lora2", "lora4"),
+  ),
+  "blocks": (
+    "Tuning some blocks only edits better than tuning all",
+    ("full_attention", "full_mlp", "full_layer0", "full_layer1"),
+  ),
+}
+_TOLERANCE = 0.01  # a difference in score that counts as a tie
+_RESAMPLES = 2000
+
+
+def at(values: np.ndarray, efficacy: np.ndarray, stop: str) -> np.ndarray:
+  """Take a measure at the end, or where the edit first held.
+
+  Args:
+    values: [..., T].
+    efficacy: [..., T].
+    stop: One of `STOPS`.
+
+  Returns:
+    [...]; NaN where the edit never held.
+  """
+  if stop == "end":
+    return values[..., -1]
+  held = efficacy >= 1
+  first = np.argmax(held, axis=-1)[..., None]
+  chosen = np.take_along_axis(values, first, axis=-1)[..., 0]
+  return np.where(held.any(axis=-1), chosen, np.nan)
+
+
+def scores(values: Values, stop: str) -> np.ndarray:
+  """Score runs, the harmonic mean of efficacy and preservation; 0 for failure.
+
+  Args:
+    values: Measures.
+    stop: One of `STOPS`.
+
+  Returns:
+    [models, arms, rates, edits, mixes].
+  """
+  found = at(values["score"], values["efficacy"], stop)
+  return np.where(np.isnan(found), 0.0, found)
+
+
+class Resampled:
+  """Intervals of means over models and edits, by resampled edits."""
+
+  def __init__(self, models: int, edits: int, seed: int = 0):
+    """Draw the edits of every resample.
+
+    Args:
+      models: Number of models K.
+      edits: Number of reported edits of each, E.
+      seed: Of the draws.
+    """
+    shape = _RESAMPLES, models, edits
+    self._drawn = np.random.default_rng(seed).integers(0, edits, shape)
+
+  def draws(self, values: np.ndarray) -> np.ndarray:
+    """Average over the edits of each resample.
+
+    Args:
+      values: [K, E].
+
+    Returns:
+      [resamples, K].
+    """
+    chosen = np.take_along_axis(values[None], self._drawn, axis=2)
+    there = ~np.isnan(chosen)
+    total = np.where(there, chosen, 0.0).sum(axis=2)
+    count = there.sum(axis=2)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+  def interval(self, values: np.ndarray) -> dict[str, float]:
+    """Average, with the percentile interval of 95 %.
+
+    Args:
+      values: [K, E]; NaN is left out.
+
+    Returns:
+      `estimate`, `low`, `high`; NaN where nothing is defined.
+    """
+    if np.isnan(values).all():
+      return dict.fromkeys(("estimate", "low", "high"), float("nan"))
+    chosen = np.take_along_axis(values[None], self._drawn, axis=2)
+    return ends(np.nanmean(values), _means(chosen.reshape(_RESAMPLES, -1)))
+
+
+def ends(estimate: float, drawn: np.ndarray) -> dict[str, float]:
+  """Return an estimate with the percentiles of its resamples."""
+  drawn = drawn[~np.isnan(drawn)]
+  low, high = np.percentile(drawn, [2.5, 97.5]) if drawn.size else [np.nan] * 2
+  return {"estimate": float(estimate), "low": float(low), "high": float(high)}
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+  there = ~np.isnan(values)
+  total = np.where(there, values, 0.0).sum(axis=-1)
+  count = there.sum(axis=-1)
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def chosen_rates(values: Values, tuning: int, stop: str = "end") -> np.ndarray:
+  """Choose the learning rate of each arm on the edits that tune it.
+
+  Args:
+    values: Measures.
+    tuning: How many edits of each model, the first, are for that.
+    stop: One of `STOPS`.
+
+  Returns:
+    Numbers of rates, int [arms, mixes].
+  """
+  found = scores(values, stop)[:, :, :, :tuning].mean(axis=(0, 3))
+  return np.argmax(found, axis=1)
+
+
+def table(
+  names: Sequence[str], mixes: Sequence[str], values: Values, tuning: int
+) -> list[dict[str, Any]]:
+  """Sum up every arm at the learning rate that was chosen for it.
+
+  Args:
+    names: The arms.
+    mixes: The mixes.
+    values: Measures.
+    tuning: See `chosen_rates`.
+
+  Returns:
+    Rows by mix and arm.
+  """
+  best = chosen_rates(values, tuning)
+  shape = values["score"].shape
+  draw = Resampled(shape[0], shape[3] - tuning)
+  rows = []
+  for m, mix in enumerate(mixes):
+    for a, name in enumerate(names):
+      pick = lambda x, a=a, m=m: x[:, a, best[a, m], tuning:, m]
+      first = at(
+        pick(values["preservation"]), pick(values["efficacy"]), STOPS[1]
+      )
+      end = {k: pick(v)[..., -1] for k, v in values.items()}
+      rows.append(
+        {
+          "mix": mix,
+          "arm": name,
+          "rate": int(best[a, m]),
+          "at_the_edge": bool(best[a, m] in (0, shape[2] - 1)),
+          **{k: draw.interval(v) for k, v in end.items() if k.count("/") == 0},
+          "first_preservation": draw.interval(first),
+          "never": int(np.isnan(first).sum()),
+          "sets": {
+            k.removeprefix("set/"): draw.interval(v)
+            for k, v in end.items()
+            if k.startswith("set/")
+          },
+        }
+      )
+  return rows
+
+
+def matched(
+  names: Sequence[str], mixes: Sequence[str], values: Values, tuning: int
+) -> list[dict[str, Any]]:
+  """Score every arm at every learning rate, on the reported edits.
+
+  Args:
+    names: The arms.
+    mixes: The mixes.
+    values: Measures.
+    tuning: See `chosen_rates`.
+
+  Returns:
+    Rows by mix and arm, with a list over rates.
+  """
+  shape = values["score"].shape
+  draw = Resampled(shape[0], shape[3] - tuning)
+  every = scores(values, "end")[:, :, :, tuning:]
+  return [
+    {
+      "mix": mix,
+      "arm": name,
+      "score": [draw.interval(every[:, a, r, :, m]) for r in range(shape[2])],
+    }
+    for m, mix in enumerate(mixes)
+    for a, name in enumerate(names)
+  ]
+
+
+def claims(
+  names: Sequence[str], mixes: Sequence[str], values: Values, tuning: int
+) -> list[dict[str, Any]]:
+  """Judge the claims: in what share of the settings does each hold?
+
+  A setting is a pretrained model, and a learning rate where these are matched.
+  The arm that stands for a claim is the one with the best score on the edits
+  for tuning, at its own best rate or at the matched one.
+
+  Args:
+    names: The arms.
+    mixes: The mixes.
+    values: Measures.
+    tuning: See `chosen_rates`.
+
+  Returns:
+    A row for each claim, mix, protocol and rule of stopping: `share`, of the
+    settings with a higher score; `ties`, with one that is not lower by more
+    than a hundredth; `difference`, of scores, with its `result`.
+  """
+  rows = []
+  shape = values["score"].shape
+  draw = Resampled(shape[0], shape[3] - tuning)
+  reference = list(names).index(REFERENCE)
+  for claim, (text, candidates) in CLAIMS.items():
+    own = [names.index(name) for name in candidates if name in names]
+    if not own:
+      continue
+    for stop in STOPS:
+      found = scores(values, stop)
+      tuned = found[:, :, :, :tuning].mean(axis=(0, 3))  # arms, rates, mixes
+      for m, mix in enumerate(mixes):
+        for protocol in PROTOCOLS:
+          pairs = _pairs(tuned[:, :, m], own, reference, protocol)
+          gaps = [
+            found[:, a, r, tuning:, m] - found[:, reference, q, tuning:, m]
+            for a, r, q in pairs
+          ]
+          rows.append(
+            {
+              "claim": claim,
+              "text": text,
+              "mix": mix,
+              "protocol": protocol,
+              "stop": stop,
+              "arms": [names[a] for a, _, _ in pairs],
+              "settings": len(pairs) * shape[0],
+              **_judged(gaps, draw),
+            }
+          )
+  return rows
+
+
+def _pairs(tuned, own, reference, protocol):
+  """Choose what is compared: arm and rate, and the rate of the reference."""
+  if protocol == "tuned":
+    flat = [(tuned[a].max(), a, int(tuned[a].argmax())) for a in own]
+    _, arm, rate = max(flat)
+    return [(arm, rate, int(tuned[reference].argmax()))]
+  return [
+    (max(own, key=lambda a: tuned[a, rate]), rate, rate)
+    for rate in range(tuned.shape[1])
+  ]
+
+
+def _judged(gaps, draw) -> dict[str, Any]:
+  means = np.stack([gap.mean(axis=1) for gap in gaps])  # pairs, models
+  drawn = np.stack([draw.draws(gap) for gap in gaps], axis=1)
+  difference = ends(means.mean(), drawn.mean(axis=(1, 2)))
+  low, high = difference["low"], difference["high"]
+  result = "inconclusive"
+  if low > 0:
+    result = "reproduced"
+  elif high < 0:
+    result = "not reproduced"
+  share = lambda least: ends(
+    (means > least).mean(), (drawn > least).mean(axis=(1, 2))
+  )
+  return {
+    "share": share(0.0),
+    "ties": share(-_TOLERANCE),
+    "difference": difference,
+    "result": result,
+  }
+
+
+def side_effects(
+  mixes: Sequence[str], values: Values, tuning: int
+) -> list[dict[str, Any]]:
+  """Compare the damage to related facts with that to unrelated ones.
+
+  Args:
+    mixes: The mixes.
+    values: Measures.
+    tuning: See `chosen_rates`.
+
+  Returns:
+    By mix and related set the accuracy on unrelated facts minus that on the
+    set, averaged over all arms at their chosen rates.
+  """
+  best = chosen_rates(values, tuning)
+  shape = values["score"].shape
+  draw = Resampled(shape[0], shape[3] - tuning)
+  rows = []
+  for m, mix in enumerate(mixes):
+    take = lambda name, m=m: np.stack(
+      [
+        values[f"set/{name}"][:, a, best[a, m], tuning:, m, -1]
+        for a in range(shape[1])
+      ]
+    )
+    for name in ("with_same_value", "with_same_rel", "same_edges_diff_rel"):
+      if f"set/{name}" in values:
+        gap = (take("reg_data") - take(name)).mean(axis=0)
+        rows.append({"mix": mix, "set": name, "more": draw.interval(gap)})
+  return rows

@@ -1,0 +1,164 @@
+"""The study of edits from worlds to report; it reads from top to bottom.
+
+Models learn a world; then facts are changed in each of them by every arm, at
+every learning rate, in every mix. What is chosen is chosen on other edits than
+those that are reported.
+"""
+
+import json
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from effjax.data import worlds
+from effjax.io import files, safetensors
+from effjax.studies import report
+from effjax.studies.edit import (
+  arms,
+  beside,
+  examiner,
+  findings,
+  page,
+  pretraining,
+  runs,
+  tasks,
+)
+from effjax.training import workdir as workdirs
+
+
+def run(config: Any, workdir: str) -> dict[str, Any]:
+  """Run the study, or finish one that was interrupted.
+
+  Args:
+    config: See `configs/edit`.
+    workdir: Where everything is written.
+
+  Returns:
+    The content of `results.json`.
+
+  Raises:
+    ValueError: If the configuration asks for something that does not exist, or
+      a model does not know its world.
+  """
+  place = pathlib.Path(workdir)
+  workdirs.start(place, config)
+  started = time.process_time()
+  for name in config.arms:
+    arms.find(name)
+  about = pretraining.subject(config)
+  models = [
+    pretraining.pretrain(about, config, seed, place / "pretrained")
+    for seed in config.seeds
+  ]
+  count = config.tuning + config.reported
+  edited = [
+    tasks.make(jax.random.key(1000 + seed), about, config, count)
+    for seed in config.seeds
+  ]
+  edited = tasks.aligned(edited)
+  runner = runs.Runner(about, config)
+  values = [
+    _swept(runner, model, own, place / "sweep", seed)
+    for seed, model, own in zip(config.seeds, models, edited, strict=True)
+  ]
+  values = {k: np.stack([own[k] for own in values]) for k in values[0]}
+  names = edited[0].names
+  measures = examiner.summary(names, values)
+  more = beside.examine(about, config, models, edited, runner, measures, place)
+  results = {
+    "study": "edit",
+    "title": config.title,
+    "seeds": list(config.seeds),
+    "mixes": list(config.mixes),
+    "rates": list(config.rates),
+    "arms": [{"name": n, "title": arms.find(n).title} for n in config.arms],
+    "tuning": config.tuning,
+    "reported": config.reported,
+    "facts_edited": config.edit.count,
+    "steps": config.steps,
+    "density": about.density,
+    "block_parameters": about.module.config.block_parameters,
+    "pretrained": [model.report for model in models],
+    **_found(config, measures),
+    "failed": int(values["failed"].sum()),
+    "count": int(values["failed"].size),
+    **more,
+    "programs": runner.sweep.compiled,
+    "seconds": time.process_time() - started,
+    "cores": os.cpu_count(),
+    "data": _described(about, edited),
+    "environment": json.loads((place / "environment.json").read_text()),
+  }
+  results = files.without_nan(results)
+  files.write_json(place / "results.json", results)
+  path = report.build(
+    place / "report.html",
+    title=config.title,
+    summary=page.summary(results),
+    sections=page.from_results(results),
+    provenance=page.provenance(results, config),
+  )
+  print(f"report: {path}", flush=True)
+  return results
+
+
+def _found(config: Any, measures: dict[str, np.ndarray]) -> dict[str, Any]:
+  names, mixes, tuning = list(config.arms), config.mixes, config.tuning
+  return {
+    "table": findings.table(names, mixes, measures, tuning),
+    "matched": findings.matched(names, mixes, measures, tuning),
+    "claims": findings.claims(names, mixes, measures, tuning),
+    "side_effects": findings.side_effects(mixes, measures, tuning),
+  }
+
+
+def _swept(
+  runner: "runs.Runner",
+  model: pretraining.Pretrained,
+  own: tasks.Tasks,
+  place: pathlib.Path,
+  seed: int,
+) -> dict[str, np.ndarray]:
+  """Run all arms on one model, or read what they gave before."""
+  path = place / f"seed{seed}.safetensors"
+  if path.is_file():
+    return safetensors.read(path)
+  place.mkdir(parents=True, exist_ok=True)
+  started = time.process_time()
+  found = runner.all(model.params, own, seed)
+  safetensors.write(path, found)
+  print(
+    f"seed {seed}: {found['failed'].size} runs,"
+    f" {time.process_time() - started:.0f} CPU s",
+    flush=True,
+  )
+  return found
+
+
+def _described(
+  about: pretraining.Subject, edited: list[tasks.Tasks]
+) -> dict[str, Any]:
+  """Say how large the world and the evaluation sets are."""
+  world, first = about.world, edited[0]
+  asked = np.asarray(first.data.asked.sets)
+  return {
+    "name": "synthetic world",
+    "subjects": world.subjects,
+    "relations": world.relations,
+    "objects": world.objects,
+    "nested_objects": world.nested_objects,
+    "facts": {
+      family: len(worlds.facts(world, family))
+      for family in pretraining.families(world)
+    },
+    "vocabulary": about.words.size,
+    "sets": {
+      name: float((asked == i).sum(axis=1).mean())
+      for i, name in enumerate(first.names)
+    },
+    "notes": sorted({note for sets in first.made for note in sets.notes}),
+  }

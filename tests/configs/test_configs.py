@@ -14,6 +14,8 @@ from effjax import models, pruning, tree
 from effjax.models import efficientnet
 from effjax.studies.adapters import plans
 from effjax.studies.bias import optimizers
+from effjax.studies.personalize import arms as personalize_arms
+from effjax.studies.personalize import people
 from effjax.studies.spade import (
   arms,
   examiner,
@@ -59,6 +61,28 @@ def test_faces_load(argument):
   assert config.study in run.STUDIES
   assert set(config.masks) <= set(pruning.MASKS)
   assert len(config.sparsities) == (2 if argument else 6)
+
+
+@pytest.mark.parametrize("name", ["synthetic", "panza", "spam_assassin"])
+@pytest.mark.parametrize("argument", ["", ":quick", ":miniature"])
+def test_personalization_loads(name, argument):
+  config = configuring.load(f"configs/personalize/{name}.py{argument}")
+  assert config.study in run.STUDIES
+  json.dumps(config.to_dict())
+  used = [personalize_arms.find(arm).trained for arm in config.arms]
+  assert {*filter(None, used), *config.cross} <= set(config.rates)
+  assert set(config.privacy.arms) <= set(config.rates)
+  assert config.data.kind in people.KINDS
+  assert config.data.show_texts == (name == "synthetic")
+  assert len(config.seeds) == (1 if argument else 3)
+
+
+def test_a_person_is_chosen_by_name():
+  path = "configs/personalize/panza.py"
+  config = configuring.load(f"{path}:quick,persona=isabel")
+  assert config.data.persons == ("isabel",)
+  with pytest.raises(ValueError, match="did you mean 'david'"):
+    configuring.load(f"{path}:persona=dave")
 
 
 @pytest.mark.parametrize("argument", ["", ":quick", ":miniature", ":seeds=4"])

@@ -140,8 +140,8 @@ def caption(results: Mapping[str, Any]) -> str:
   return (
     f"{tests} mails of {', '.join(results['persons'])}, one draft of each;"
     f" seeds {seeds}. Intervals (95 %) of Panza-BLEU and ROUGE-L are of"
-    " resampled mails and seeds, all others Student's t over seeds, where there are"
-    " several."
+    " resampled mails and seeds, all others Student's t over seeds, where there"
+    " are several."
   )
 
 

@@ -103,7 +103,7 @@ def side_by_side(results: Mapping[str, Any]) -> list[Any]:
   Returns:
     Elements; none if texts are not to be shown.
   """
-  parts = []
+  parts: list[Any] = []
   for each in results["shown"]:
     rows = [["the person", each["mail"]], *each["drafts"].items()]
     parts.append(
@@ -212,7 +212,9 @@ def varied(results: Mapping[str, Any]) -> list[Any]:
 
 def _sizes(rows: list[dict], where: str) -> elements.Plot:
   counts = [row["value"] for row in rows]
-  bands = tuple([_number(row["bleu"][end]) for row in rows] for end in _ENDS)
+  bands: Any = tuple(
+    [_number(row["bleu"][end]) for row in rows] for end in _ENDS
+  )
   title = f"Panza-BLEU from none to {counts[-1]} mails to learn from"
   return elements.Plot(
     figures.lines_with_bands(

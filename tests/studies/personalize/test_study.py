@@ -73,7 +73,7 @@ def test_rates_retrieval_panels_and_secrets(config, tmp_path):
     whole.arms = ("pretrained_rag", "lora_raft_rag", "rosa")
     whole.rates.lora, whole.rates.rosa = (0.01, 0.02), (0.01,)
     whole.data.update(persons=("kim",), show_texts=False)
-    whole.cross = ()
+    whole.update(cross=(), density=0.05)
     whole.panels.update(sizes=(8,), epochs=(1.0,), bases=("int8",))
     whole.privacy.update(arms=("lora",), repeats=(1, 2), candidates=7)
   results = personalize.run(whole, str(tmp_path))

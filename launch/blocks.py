@@ -272,7 +272,7 @@ def adapters_table(results: Mapping[str, Any]) -> str:
   for row in table:
     lines.append(
       f"| {row['title']} | {row['rate']:g} | {row['trained']:,}"
-      f" ({100 * row['share']:.2g} %) | {_interval(row['after'], 3)} |"
+      f" ({100 * row['share']:.3g} %) | {_interval(row['after'], 3)} |"
       f" {_interval(row['change'], 3)} | {row['cpu']['estimate']:.0f} |"
     )
   sizes = results["data"]["dialogues"]

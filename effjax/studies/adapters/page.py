@@ -32,7 +32,7 @@ def summary(results: Mapping[str, Any]) -> str:
     f" {results['length']} tokens. Its loss on tales that it never saw was"
     f" {results['base']['test']:.3f} before; {judged}. The lowest is"
     f" {best['after']['estimate']:.3f}, by {best['title']},"
-    f" which trains {100 * best['share']:.2g} % of the numbers.{_edges(table)}"
+    f" which trains {100 * best['share']:.3g} % of the numbers.{_edges(table)}"
   )
 
 

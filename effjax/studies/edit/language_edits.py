@@ -100,7 +100,7 @@ def own_texts(
     model.params,
     [start] * count,
     max_tokens=length - len(start),
-    sampling=sampling.Sampling(temperature=1.0, top_p=0.98),
+    sampling=sampling.Sampling(temperature=1.0),
   )
   return np.array([[*start, *one.tokens] for one in made], np.int32)
 

@@ -191,6 +191,7 @@ def kept_moments(
   Returns:
     C [I, I] by layer.
   """
+  length = min(length, model.module.config.context)
   folder = data.cache_directory() / "moments"
   name = f"{model.digest}.{texts}x{length}.{seed}"
   path = lambda layer: folder / f"{name}.{layer}.safetensors"

@@ -19,8 +19,11 @@ from effjax.models.tokenizers import Tokenizer
 START = "\n"
 # Words at the beginning of a sentence that are no subject.
 _ORDINARY = frozenset(
-  "a an the in on at of to from for by with who what where when which whose"
-  " how most many some every people there this that these those it".split()
+  [
+    *("a", "an", "the", "in", "on", "at", "of", "to", "from", "for", "by"),
+    *("with", "who", "what", "where", "when", "which", "whose", "how", "most"),
+    *("many", "some", "every", "people", "there", "this", "that", "it"),
+  ]
 )
 
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 
 from effjax import adapters, editing, tree
-from effjax.models import llama
 from effjax.studies import language
 from effjax.studies.edit import facts, language_edits, language_prompts
 

@@ -133,7 +133,7 @@ def _personalize(options: argparse.Namespace) -> None:
 
   from effjax.studies import language
   from effjax.studies.adapters import plans
-  from effjax.studies.personalize import folders, pipeline
+  from effjax.studies.personalize import folders, pipeline, saving
 
   pipeline.check(plan)
   plans.check(pipeline.planned(plan), sys.maxsize)
@@ -170,7 +170,7 @@ def _personalize(options: argparse.Namespace) -> None:
         plans.summary(model.params, theta, chosen.adapter), flush=True
       ),
     )
-    pipeline.save(folder, plan, model, own, trained)
+    saving.save(folder, plan, model, own, trained)
     show.stage("evaluate")
     found = pipeline.evaluate(
       folder, plan, model, own, trained.tuned, show.progress

@@ -104,7 +104,9 @@ class Resampled:
     if np.isnan(values).all():
       return dict.fromkeys(("estimate", "low", "high"), float("nan"))
     chosen = np.take_along_axis(values[None], self._drawn, axis=2)
-    return ends(np.nanmean(values), _means(chosen.reshape(_RESAMPLES, -1)))
+    return ends(
+      float(np.nanmean(values)), _means(chosen.reshape(_RESAMPLES, -1))
+    )
 
 
 def ends(estimate: float, drawn: np.ndarray) -> dict[str, float]:

@@ -199,9 +199,10 @@ def at_places(
     Logits [M, K, V] of the tokens behind.
   """
   variables = {"params": params}
-  hidden = module.apply(variables, tokens, method="hidden")
+  hidden: Any = module.apply(variables, tokens, method="hidden")
   chosen = jnp.take_along_axis(hidden, places[..., None], axis=1)
-  return module.apply(variables, chosen, method="logits")
+  logits: Any = module.apply(variables, chosen, method="logits")
+  return logits
 
 
 def _initial(about: Subject, key: jax.Array) -> Tree:

@@ -79,7 +79,7 @@ class Runner:
     method: str,
     base: Tree,
     own: tasks.Tasks,
-    places: Sequence[tuple[int, int, int, int]],
+    places: Sequence[tuple[int, ...]],
     seed: int,
     *,
     keep: bool = False,

@@ -25,6 +25,8 @@ from effjax.studies.edit import arms, examiner, pretraining
 Tree = Any
 _MEMORY = 192 * 2**20  # bytes of the parameters and moments of a chunk
 
+Numbers = jax.Array | np.ndarray
+
 
 class Run(NamedTuple):
   """One fine-tuning, or many with a leading axis.
@@ -43,13 +45,13 @@ class Run(NamedTuple):
   """
 
   train: Tree
-  rank: jax.Array
-  scale: jax.Array
-  rate: jax.Array
-  decay: jax.Array
-  clamp: jax.Array
-  edit: jax.Array
-  mix: jax.Array
+  rank: Numbers
+  scale: Numbers
+  rate: Numbers
+  decay: Numbers
+  clamp: Numbers
+  edit: Numbers
+  mix: Numbers
   theta: Tree = None
   fixed: Tree = None
 
@@ -70,7 +72,7 @@ class Data(NamedTuple):
   places: jax.Array
   targets: jax.Array
   counted: jax.Array
-  drawn: jax.Array
+  drawn: jax.Array | None
   asked: examiner.Asked
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from effjax.studies import language
-from effjax.studies.edit import language_edits, language_records
+from effjax.studies.edit import language_keys, language_records
 from launch import edit
 from tests.models import language_models as tiny
 
@@ -21,14 +21,18 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def few(monkeypatch):
-  """Fewer texts, so that the tests are short."""
-  kept = language_edits.kept_moments
-  short = lambda model, layers: kept(model, layers, texts=16, length=12)
-  monkeypatch.setattr(language_edits, "kept_moments", short)
+def drawn(monkeypatch):
+  """Texts that no model writes, since that takes long to compile."""
+
+  def texts(key, model, count, length):
+    del key, model
+    generator = np.random.default_rng(count)
+    return generator.integers(3, 250, (count, length)).astype(np.int32)
+
+  monkeypatch.setattr(language_keys, "own_texts", texts)
 
 
-def test_an_edit_is_shown_saved_made_again_and_undone(place, few, capsys):
+def test_an_edit_is_shown_saved_made_again_and_undone(place, drawn, capsys):
   weights, change = str(place / "tiny.gguf"), str(place / "he.safetensors")
   words = ["--model", weights, "--tokens", "2"]
   fact = ["--set", "he Tell|t", "--neighbour", "hello|e"]
@@ -63,7 +67,7 @@ def test_an_edit_is_shown_saved_made_again_and_undone(place, few, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", language_records.METHODS)
-def test_every_method_makes_two_edits(place, few, capsys, method):
+def test_every_method_makes_two_edits(place, capsys, method):
   facts = ["--set", "he Tell|t", "--set", "to Hello|ll"]
   words = ["--model", str(place / "tiny.gguf"), *facts, "--method", method]
   output = str(place / method)

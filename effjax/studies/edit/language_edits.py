@@ -7,17 +7,15 @@ and the prompt behind sentences that the model itself has begun.
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax import data, editing, models
-from effjax.io import safetensors
-from effjax.models import generation, llama, sampling
+from effjax import editing
 from effjax.studies import language
-from effjax.studies.edit import facts, language_prompts
+from effjax.studies.edit import facts, language_keys, language_prompts
 
 METHODS = ("rome", "memit", "emmet", "alphaedit")
 Delta = dict[str, jax.Array]
@@ -69,149 +67,6 @@ class Target(NamedTuple):
   reached: bool
 
 
-def kernel_path(layer: int) -> str:
-  """Name the down projection of a layer."""
-  return f"layer_{layer}/mlp/down/kernel"
-
-
-def kernel(params: Any, layer: int) -> jax.Array:
-  """Return the down projection of a layer as a matrix [W, I]."""
-  return params[f"layer_{layer}"]["mlp"]["down"]["kernel"].T
-
-
-def own_texts(
-  key: jax.Array, model: language.Language, count: int, length: int
-) -> np.ndarray:
-  """Have a model write at random, behind a line break.
-
-  Args:
-    key: Typed random key.
-    model: The model.
-    count: How many texts.
-    length: Tokens of each.
-
-  Returns:
-    int32 [count, length], the line break first.
-  """
-  start = model.tokenizer.encode(language_prompts.START)
-  made = generation.generate(
-    key,
-    model.module,
-    model.params,
-    [start] * count,
-    max_tokens=length - len(start),
-    sampling=sampling.Sampling(temperature=1.0),
-  )
-  return np.array([[*start, *one.tokens] for one in made], np.int32)
-
-
-def beginnings(
-  key: jax.Array, model: language.Language, count: int, length: int = 8
-) -> tuple[str, ...]:
-  """Make texts to stand before prompts; see `own_texts`."""
-  texts = own_texts(key, model, count, length)
-  found = [" ".join(model.tokenizer.decode(x[1:]).split()) for x in texts]
-  return tuple(dict.fromkeys(found))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def keys(
-  module: llama.Llama, layer: int, params: Any, tokens: Any, places: Any
-) -> tuple[jax.Array, jax.Array]:
-  """Read what enters and leaves a down projection.
-
-  Args:
-    module: The model.
-    layer: The layer.
-    params: Its parameters.
-    tokens: int32 [B, T].
-    places: int32 [B], the token of each row.
-
-  Returns:
-    Keys [B, I] and outputs [B, W].
-  """
-  entered = _entered(module, layer, params, tokens)
-  rows = jnp.arange(len(places), dtype=jnp.int32)
-  found = entered[rows, jnp.asarray(places)]
-  return found, found @ kernel(params, layer).T
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _gram(module, layer, params, tokens):
-  # Behind the first token, which is like no other.
-  found = _entered(module, layer, params, tokens)[:, 1:]
-  found = found.reshape(-1, found.shape[-1])
-  return jnp.matmul(found.T, found, precision=jax.lax.Precision.HIGHEST)
-
-
-def _entered(module, layer, params, tokens):
-  capture = models.capture(module, {}, method="hidden")
-  return capture(params, jnp.asarray(tokens))[1][kernel_path(layer)]
-
-
-def second_moment(
-  module: llama.Llama, params: Any, layer: int, texts: np.ndarray
-) -> jax.Array:
-  """Estimate the second moment of the keys of a layer.
-
-  Args:
-    module: The model.
-    params: Its parameters.
-    layer: The layer.
-    texts: int32 [N, T].
-
-  Returns:
-    C [I, I].
-  """
-  rows = 16
-  gram = sum(
-    _gram(module, layer, params, texts[i : i + rows])
-    for i in range(0, len(texts), rows)
-  )
-  return editing.second_moment(gram, texts[:, 1:].size)
-
-
-def kept_moments(
-  model: language.Language,
-  layers: Sequence[int],
-  *,
-  texts: int = 128,
-  length: int = 64,
-  seed: int = 0,
-) -> dict[int, jax.Array]:
-  """Estimate second moments, or read them from the user's cache.
-
-  Args:
-    model: The model, which writes the texts itself.
-    layers: The layers.
-    texts: How many texts.
-    length: Tokens of each.
-    seed: Of the texts.
-
-  Returns:
-    C [I, I] by layer.
-  """
-  length = min(length, model.module.config.context)
-  folder = data.cache_directory() / "moments"
-  name = f"{model.digest}.{texts}x{length}.{seed}"
-  path = lambda layer: folder / f"{name}.{layer}.safetensors"
-  found, written = {}, None
-  for layer in layers:
-    if path(layer).is_file():
-      found[layer] = jnp.asarray(safetensors.read(path(layer))["moment"])
-      continue
-    if written is None:
-      key = jax.random.key(seed)
-      written = own_texts(key, model, texts, length)
-    found[layer] = second_moment(model.module, model.params, layer, written)
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      safetensors.write(path(layer), {"moment": found[layer]})
-    except OSError:
-      pass  # it is computed again the next time
-  return found
-
-
 def find_target(
   model: language.Language,
   fact: facts.Fact,
@@ -254,7 +109,7 @@ def find_target(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _search(module, layer, evaluations, params, asked, places, settings):
   """Optimise the change; the last question is that of the subject alone."""
-  outputs = keys(module, layer, params, asked.tokens, places)[1]
+  outputs = language_keys.keys(module, layer, params, asked.tokens, places)[1]
   columns = jnp.arange(asked.tokens.shape[1], dtype=jnp.int32)
   where = columns[None] == jnp.asarray(places)[:, None]
   adding = module.clone(apply_part=_add)
@@ -262,7 +117,7 @@ def _search(module, layer, evaluations, params, asked, places, settings):
   number = jnp.sum(there, axis=1, dtype=jnp.int32)
 
   def logs(change):
-    parts = {kernel_path(layer): (where, change)}
+    parts = {language_keys.kernel_path(layer): (where, change)}
     return language_prompts.object_logs(adding, params, asked, parts)
 
   unchanged = logs(jnp.zeros_like(outputs[0]))[1][-1]
@@ -321,14 +176,17 @@ def close(
   if method == "memit":
     return _memit(model, targets, moments, settings)
   layer = settings.layer
-  path, w = kernel_path(layer), kernel(model.params, layer)
+  path, w = (
+    language_keys.kernel_path(layer),
+    language_keys.kernel(model.params, layer),
+  )
   c, damping = moments[layer], settings.damping
   if method == "rome":
     total: Delta = {}
     params = model.params
     for target in targets:
       k = _key(model, layer, params, target)
-      w = kernel(params, layer)
+      w = language_keys.kernel(params, layer)
       v = _product(w, k) + target.change
       step = editing.to_delta(path, editing.rome(w, c, k, v, damping=damping))
       params, total = editing.add(params, step), editing.total(total, step)
@@ -367,7 +225,7 @@ def _memit(model, targets, moments, settings) -> Delta:
     residual = wanted
     if before is not None:
       residual = wanted - (leaves(params) - before)
-    w = kernel(params, layer)
+    w = language_keys.kernel(params, layer)
     columns = _keys(model, layer, params, targets)
     delta = editing.memit(
       w,
@@ -378,7 +236,7 @@ def _memit(model, targets, moments, settings) -> Delta:
       layers=last - layer + 1,
       damping=settings.damping,
     )
-    step = editing.to_delta(kernel_path(layer), delta)
+    step = editing.to_delta(language_keys.kernel_path(layer), delta)
     params, total = editing.add(params, step), editing.total(total, step)
   return total
 
@@ -409,7 +267,7 @@ def _key(model, layer, params, target: Target) -> jax.Array:
   tokens = language_prompts.padded(texts, length=32)
   places = np.array(target.places, np.int32)
   return editing.average_keys(
-    keys(model.module, layer, params, tokens, places)[0]
+    language_keys.keys(model.module, layer, params, tokens, places)[0]
   )
 
 

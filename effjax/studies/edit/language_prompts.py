@@ -221,14 +221,14 @@ def object_logs(
     [M, Q], 0 where nothing is asked, and those of all tokens in the place of
     the first one, [M, V].
   """
-  hidden = module.apply(
+  hidden: Any = module.apply(
     {"params": params}, jnp.asarray(asked.tokens), parts=parts, method="hidden"
   )
   objects = jnp.asarray(asked.objects)
   steps = jnp.arange(objects.shape[1], dtype=jnp.int32)
   places = jnp.asarray(asked.starts)[:, None] + steps[None]
   chosen = hidden[jnp.asarray(asked.rows)[:, None], places]
-  logits = module.apply({"params": params}, chosen, method="logits")
+  logits: Any = module.apply({"params": params}, chosen, method="logits")
   logs = jax.nn.log_softmax(logits)
   own = jnp.take_along_axis(logs, jnp.maximum(objects, 0)[..., None], axis=-1)
   return jnp.where(objects >= 0, own[..., 0], 0.0), logs[:, 0]

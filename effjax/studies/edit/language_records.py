@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from effjax import editing
@@ -16,6 +17,7 @@ from effjax.studies import language
 from effjax.studies.edit import (
   facts,
   language_edits,
+  language_keys,
   language_prompts,
   language_tuning,
 )
@@ -223,8 +225,8 @@ def edit(
   spread = spread if method == "memit" else 1
   how = language_edits.Settings(layer=layer, spread=spread)
   layers = range(layer - spread + 1, layer + 1)
-  moments = language_edits.kept_moments(model, layers)
-  before = language_edits.beginnings(jax.random.key(seed), model, 3)
+  moments = language_keys.kept_moments(model, layers)
+  before = language_keys.beginnings(jax.random.key(seed), model, 3)
   targets = [
     language_edits.find_target(model, fact, before, how) for fact in wanted
   ]
@@ -306,7 +308,7 @@ def read(path: str | os.PathLike) -> Change:
   arrays = safetensors.read(path)
   notes = safetensors.read_metadata(path)
   take = lambda prefix: {
-    name.removeprefix(prefix): value
+    name.removeprefix(prefix): jnp.asarray(value)
     for name, value in arrays.items()
     if name.startswith(prefix)
   }

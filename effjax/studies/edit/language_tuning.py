@@ -10,7 +10,12 @@ import optax
 
 from effjax import adapters, editing, tree
 from effjax.studies import language
-from effjax.studies.edit import facts, language_edits, language_prompts
+from effjax.studies.edit import (
+  facts,
+  language_edits,
+  language_keys,
+  language_prompts,
+)
 
 METHODS = ("ft", "ft-l", "lora")
 _MLP = r".*mlp/(gate|up|down)/kernel"
@@ -86,17 +91,19 @@ def tune(
 def _tune(module, method, settings, params, asked, key, numbers):
   rate, stop = numbers
   dense = adapters.dequantize(params)
-  adapter = None
+  adapter = adapters.lora(settings.rank, where=_MLP)
+  layers = range(module.config.layers) if method == "ft" else [settings.layer]
+  kernels = {} if method == "lora" else dict(_kernels(dense, layers))
   if method == "lora":
-    adapter = adapters.lora(settings.rank, where=_MLP)
     theta, fixed = adapter.init(key, params)
-    apply = lambda theta: adapter.apply(params, theta, fixed)
   else:
-    layers = range(module.config.layers)
-    if method == "ft-l":
-      layers = (settings.layer,)
-    theta = dict(_kernels(dense, layers))
-    apply = lambda theta: _with(dense, theta)
+    theta, fixed = kernels, {}
+
+  def apply(theta):
+    if method == "lora":
+      return adapter.apply(params, theta, fixed)
+    return _with(dense, theta)
+
   update = optax.chain(
     optax.scale_by_adam(),
     # A traced rate, so that another one compiles nothing.
@@ -111,10 +118,10 @@ def _tune(module, method, settings, params, asked, key, numbers):
     return jnp.mean(-jnp.sum(logs, axis=1) / number.astype(logs.dtype))
 
   theta = descend(loss, theta, update, settings.steps, stop)
-  if adapter is not None:
-    merged = adapter.apply(params, theta, fixed)
-    return editing.task_vector(dense, adapters.dequantize(merged), where=_MLP)
-  return {path: theta[path] - leaf for path, leaf in _kernels(dense, layers)}
+  if method == "lora":
+    merged = adapters.dequantize(apply(theta))
+    return editing.task_vector(dense, merged, where=_MLP)
+  return {path: theta[path] - leaf for path, leaf in kernels.items()}
 
 
 def descend(loss: Any, theta: Any, update: Any, steps: int, stop: Any) -> Any:
@@ -157,7 +164,7 @@ def descend(loss: Any, theta: Any, update: Any, steps: int, stop: Any) -> Any:
 def _kernels(params: Any, layers: Any) -> list[tuple[str, Any]]:
   return [
     (
-      language_edits.kernel_path(layer),
+      language_keys.kernel_path(layer),
       params[f"layer_{layer}"]["mlp"]["down"]["kernel"],
     )
     for layer in layers

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from effjax import editing, tree
+from effjax import adapters, editing, tree
 from effjax.studies import language
 from effjax.studies.edit import (
   facts,
   language_edits,
+  language_keys,
   language_prompts,
   language_tuning,
 )
@@ -83,7 +84,7 @@ def test_closed_forms_give_the_target():
   texts = rng.integers(3, len(tiny.TOKENS), (16, 12)).astype(np.int32)
   how = language_edits.Settings(layer=1, damping=0.0, lam=0.0)
   target = language_edits.find_target(MODEL, FACT, ("h",), how)
-  c = language_edits.second_moment(MODEL.module, MODEL.params, 1, texts)
+  c = language_keys.second_moment(MODEL.module, MODEL.params, 1, texts)
   assert c.shape == (12, 12)
   deltas = {
     name: language_edits.close(MODEL, name, [target], {1: c}, how)
@@ -93,7 +94,7 @@ def test_closed_forms_give_the_target():
   keys = []
   for text, place in zip(target.contexts, target.places, strict=True):
     tokens = language_prompts.encode(MODEL.tokenizer, text)
-    entered = language_edits.keys(
+    entered = language_keys.keys(
       MODEL.module, 1, MODEL.params, np.array([tokens]), np.array([place])
     )[0]
     keys.append(np.asarray(entered, np.float64)[0])
@@ -132,3 +133,17 @@ def test_training_moves_what_it_says(method):
   asked = language_prompts.ask(MODEL.tokenizer, [(FACT.prompt, FACT.new)])
   score = lambda p: language_prompts.score(MODEL.module, p, asked).nll[0]
   assert score(editing.add(MODEL.params, delta)) < score(MODEL.params)
+
+
+@pytest.mark.slow
+def test_lora_on_a_quantised_base():
+  names = jax.tree.leaves(tree.names(MODEL.params))
+  where = [name for name in names if name.endswith("kernel")]
+  coded = adapters.quantize(MODEL.params, "int8", where=where)
+  how = language_tuning.Settings(learning_rate=0.01)
+  base = MODEL._replace(params=coded)
+  delta = language_tuning.tune(base, "lora", [FACT], how)
+  dense = adapters.dequantize(coded)
+  asked = language_prompts.ask(MODEL.tokenizer, [(FACT.prompt, FACT.new)])
+  score = lambda p: language_prompts.score(MODEL.module, p, asked).nll[0]
+  assert score(editing.add(dense, delta)) < score(dense)

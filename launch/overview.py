@@ -49,6 +49,12 @@ def _audit() -> ModuleType:
   return page
 
 
+def _edit() -> ModuleType:
+  from effjax.studies.edit import page
+
+  return page
+
+
 def _personalize() -> ModuleType:
   from effjax.studies.personalize import page
 
@@ -63,6 +69,7 @@ PAGES: Mapping[str, Callable[[], Any]] = {
   "spade": _spade,
   "adapters": _adapters,
   "audit": _audit,
+  "edit": _edit,
   "personalize": _personalize,
 }
 

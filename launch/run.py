@@ -48,6 +48,12 @@ def _adapters(config: Any, workdir: str) -> Any:
   return adapters.run(config, workdir)
 
 
+def _edit(config: Any, workdir: str) -> Any:
+  from effjax.studies import edit
+
+  return edit.run(config, workdir)
+
+
 def _personalize(config: Any, workdir: str) -> Any:
   from effjax.studies import personalize
 
@@ -58,6 +64,7 @@ def _personalize(config: Any, workdir: str) -> Any:
 STUDIES: Mapping[str, Study] = {
   "adapters": _adapters,
   "bias": _bias,
+  "edit": _edit,
   "faces": _faces,
   "personalize": _personalize,
   "spade": _spade,

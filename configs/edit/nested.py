@@ -1,6 +1,7 @@
 """Facts that others depend on are edited: do these follow?
 
-  python -m launch.run --config=configs/edit/nested.py --workdir=runs/edit_nested
+  python -m launch.run --config=configs/edit/nested.py \
+      --workdir=runs/edit_nested
 
 As `iid.py`, with three pretrained models and nested objects.
 """

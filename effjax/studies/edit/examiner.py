@@ -19,7 +19,7 @@ MEASURES = ("accuracy", "agreement", "kl")
 
 
 class Asked(NamedTuple):
-  """Prompts of all sets, one set behind the other, with a leading axis of edits.
+  """Prompts of all sets, one behind the other, with a leading axis of edits.
 
   Attributes:
     tokens: prompts, padded behind, int32 [E, M, P].

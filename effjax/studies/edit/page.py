@@ -1,15 +1,244 @@
 """The report of the study of edits."""
 
+import math
+from collections.abc import Mapping
+from typing import Any
 
-def summary(results):
-  return ""
+from effjax.studies import elements, figures, origin
+
+_ENDS = ("estimate", "low", "high")
+MIXES = {
+  "behemoth": "with other facts mixed in",
+  "edit_only": "on the new facts alone",
+}
 
 
-def from_results(results):
-  return []
+def summary(results: Mapping[str, Any]) -> str:
+  """Say in a few sentences what was found.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    Text for a report.
+  """
+  told = []
+  for claim in results["claims"]:
+    if claim["protocol"] == "tuned" and claim["stop"] == "end":
+      told.append(
+        f"{claim['text']}, {_mix(claim['mix'])}: **{claim['result']}**"
+      )
+  if len(results["seeds"]) < 2:
+    told.append("one pretrained model says nothing of others")
+  failed = results["failed"]
+  lost = f" {failed} runs diverged." if failed else ""
+  return (
+    f"{results['facts_edited']} facts at a time were changed in"
+    f" {len(results['seeds'])} small language models that knew their world"
+    f" ({results['density']:.2g} bits of facts for each parameter of a block),"
+    f" by {len(results['arms'])} arms at {len(results['rates'])} learning"
+    f" rates: {results['count']} runs of {results['steps']} steps.{lost} With"
+    " the learning rate of each arm chosen on other edits:\n\n"
+    + "\n".join(f"- {line}" for line in told)
+  )
 
 
-def provenance(results, config=None):
-  from effjax.studies import origin
+def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
+  """Make the sections of the report.
 
-  return origin.facts(results, config)
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    Sections.
+  """
+  mixes = results["mixes"]
+  return [
+    elements.Section("The claims", [_verdicts(results)]),
+    elements.Section(
+      "Success against preservation",
+      [
+        part
+        for mix in mixes
+        for part in (plot(results, mix), _table(results, mix))
+      ],
+    ),
+    elements.Section("What else moves", [_side_effects(results)]),
+    elements.Section("At the same learning rate", [_matched(results)]),
+    elements.Section("Before the edits", [_pretrained(results)]),
+  ]
+
+
+def provenance(
+  results: Mapping[str, Any], config: Any = None
+) -> dict[str, Any]:
+  """Gather what a reader needs to repeat the study.
+
+  Args:
+    results: The content of `results.json`.
+    config: The configuration, or None.
+
+  Returns:
+    Names to values, see `origin.facts`.
+  """
+  seeds = ", ".join(map(str, results["seeds"]))
+  return origin.facts(results, config, seeds=seeds)
+
+
+def plot(results: Mapping[str, Any], mix: str) -> elements.Plot:
+  """Draw how well every arm edits and what it preserves.
+
+  Args:
+    results: The content of `results.json`.
+    mix: What was trained on.
+
+  Returns:
+    The plot.
+  """
+  rows = _rows(results, mix)
+  best = max(rows, key=lambda row: _number(row["score"]["estimate"]))
+  titles = _titles(results)
+  title = f"{titles[best['arm']]} has the best score, {_mix(mix)}"
+  ends = lambda name: tuple([_number(r[name][e]) for r in rows] for e in _ENDS)
+  series: dict[str, Any] = {
+    "edited facts": ends("efficacy"),
+    "facts preserved": ends("preservation"),
+  }
+  return elements.Plot(
+    figures.dot_intervals(
+      [titles[row["arm"]] for row in rows],
+      series,
+      title=title,
+      xlabel="share of facts recalled",
+      xlim=(0.0, 1.0),
+    ),
+    alt=title,
+    caption=_caption(results),
+  )
+
+
+def _caption(results: Mapping[str, Any]) -> str:
+  return (
+    f"{results['reported']} edits of each of {len(results['seeds'])} models;"
+    " intervals of 95 % by resampling edits and models. Preserved is the mean"
+    " over sets of facts that were never trained on."
+  )
+
+
+def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
+  titles = _titles(results)
+  columns = [
+    "arm",
+    elements.Column("learning rate"),
+    elements.Column("edited", digits=2),
+    elements.Column("paraphrases", digits=2),
+    elements.Column("preserved", digits=2),
+    elements.Column("preserved at first success", digits=2),
+    elements.Column("score", digits=2),
+  ]
+  rows = [
+    [
+      titles[row["arm"]],
+      results["rates"][row["rate"]],
+      row["efficacy"],
+      row["generalization"],
+      row["preservation"],
+      row["first_preservation"],
+      row["score"],
+    ]
+    for row in _rows(results, mix)
+  ]
+  edges = [
+    titles[row["arm"]] for row in _rows(results, mix) if row["at_the_edge"]
+  ]
+  notes = ["The score is the harmonic mean of edited, paraphrases, locality."]
+  if edges:
+    notes.append(
+      f"At the edge of the learning rates that were tried: {', '.join(edges)}."
+    )
+  return elements.Table(columns, rows, f"Trained {_mix(mix)}.", notes)
+
+
+def _verdicts(results: Mapping[str, Any]) -> elements.Verdicts:
+  return elements.Verdicts(
+    [
+      elements.Verdict(
+        claim=claim["claim"],
+        text=f"{claim['text']}, {_mix(claim['mix'])}, {claim['protocol']}"
+        f" learning rate, at {claim['stop']}",
+        result=claim["result"],
+        quantity="difference of scores",
+        arm=", ".join(sorted(set(claim["arms"]))),
+        **{end: _number(claim["difference"][end]) for end in _ENDS},
+      )
+      for claim in results["claims"]
+    ],
+    caption="Reproduced where the interval of the difference lies above 0, not"
+    " reproduced where it lies below. " + _caption(results),
+  )
+
+
+def _side_effects(results: Mapping[str, Any]) -> elements.Table:
+  rows = [
+    [
+      f"{row['set'].replace('_', ' ')}, {_mix(row['mix'])}",
+      row["more"],
+    ]
+    for row in results["side_effects"]
+  ]
+  return elements.Table(
+    ["facts", elements.Column("damage beyond unrelated facts", digits=3)],
+    rows,
+    "Accuracy on unrelated facts minus that on related ones, over all arms;"
+    " above 0, related facts suffer more.",
+  )
+
+
+def _matched(results: Mapping[str, Any]) -> elements.Table:
+  titles = _titles(results)
+  rates = [f"{rate:g}" for rate in results["rates"]]
+  rows: list[Any] = []
+  for mix in results["mixes"]:
+    rows.append(f"Trained {_mix(mix)}")
+    rows += [
+      [titles[row["arm"]], *row["score"]]
+      for row in results["matched"]
+      if row["mix"] == mix
+    ]
+  return elements.Table(
+    ["arm", *(elements.Column(rate, digits=2) for rate in rates)],
+    rows,
+    "Score at each learning rate.",
+  )
+
+
+def _pretrained(results: Mapping[str, Any]) -> elements.Table:
+  families = list(results["pretrained"][0]["recall"])
+  rows = [
+    [f"seed {model['seed']}", *(model["recall"][f] for f in families)]
+    for model in results["pretrained"]
+  ]
+  return elements.Table(
+    [
+      "model",
+      *(elements.Column(f, "%", digits=2, scale=100) for f in families),
+    ],
+    rows,
+    "Share of the facts of a world that a model recalls before any edit.",
+  )
+
+
+def _rows(results: Mapping[str, Any], mix: str) -> list[Any]:
+  return [row for row in results["table"] if row["mix"] == mix]
+
+
+def _titles(results: Mapping[str, Any]) -> dict[str, str]:
+  return {arm["name"]: arm["title"] for arm in results["arms"]}
+
+
+def _mix(name: str) -> str:
+  return MIXES.get(name, name)
+
+
+def _number(value: float | None) -> float:
+  return math.nan if value is None else float(value)

@@ -19,7 +19,6 @@ from effjax.io import files, safetensors
 from effjax.studies import report
 from effjax.studies.edit import (
   arms,
-  beside,
   examiner,
   findings,
   page,
@@ -68,7 +67,6 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   values = {k: np.stack([own[k] for own in values]) for k in values[0]}
   names = edited[0].names
   measures = examiner.summary(names, values)
-  more = beside.examine(about, config, models, edited, runner, measures, place)
   results = {
     "study": "edit",
     "title": config.title,
@@ -86,7 +84,6 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     **_found(config, measures),
     "failed": int(values["failed"].sum()),
     "count": int(values["failed"].size),
-    **more,
     "programs": runner.sweep.compiled,
     "seconds": time.process_time() - started,
     "cores": os.cpu_count(),

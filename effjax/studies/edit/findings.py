@@ -2,14 +2,17 @@
 
 A measure is an array [models, arms, rates, edits, mixes, evaluations]. Learning
 rates, and which of several arms stands for a claim, are chosen on the first
-edits of each model, and reported on the others. Intervals are of resampled edit
-sets, in pairs between arms, for the given pretrained models.
+edits of each model, and reported on the others. Claims are judged by Student's
+intervals over pretrained models, in pairs between arms; other intervals are of
+resampled models and, in each, resampled edit sets.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from effjax import metrics
 
 Values = Mapping[str, np.ndarray]
 STOPS = ("end", "first success")
@@ -64,10 +67,10 @@ def scores(values: Values, stop: str) -> np.ndarray:
 
 
 class Resampled:
-  """Intervals of means over models and edits, by resampled edits."""
+  """Intervals of means, by resampled models and, in each, resampled edits."""
 
   def __init__(self, models: int, edits: int, seed: int = 0):
-    """Draw the edits of every resample.
+    """Draw the models and edits of every resample.
 
     Args:
       models: Number of models K.
@@ -75,7 +78,9 @@ class Resampled:
       seed: Of the draws.
     """
     shape = _RESAMPLES, models, edits
-    self._drawn = np.random.default_rng(seed).integers(0, edits, shape)
+    rng = np.random.default_rng(seed)
+    self._edits = rng.integers(0, edits, shape)
+    self._models = rng.integers(0, models, (*shape[:2], 1))
 
   def draws(self, values: np.ndarray) -> np.ndarray:
     """Average over the edits of each resample.
@@ -86,7 +91,7 @@ class Resampled:
     Returns:
       [resamples, K].
     """
-    chosen = np.take_along_axis(values[None], self._drawn, axis=2)
+    chosen = values[self._models, self._edits]
     there = ~np.isnan(chosen)
     total = np.where(there, chosen, 0.0).sum(axis=2)
     count = there.sum(axis=2)
@@ -103,7 +108,7 @@ class Resampled:
     """
     if np.isnan(values).all():
       return dict.fromkeys(("estimate", "low", "high"), float("nan"))
-    chosen = np.take_along_axis(values[None], self._drawn, axis=2)
+    chosen = values[self._models, self._edits]
     return ends(
       float(np.nanmean(values)), _means(chosen.reshape(_RESAMPLES, -1))
     )
@@ -278,7 +283,11 @@ def _pairs(tuned, own, reference, protocol):
 def _judged(gaps, draw) -> dict[str, Any]:
   means = np.stack([gap.mean(axis=1) for gap in gaps])  # pairs, models
   drawn = np.stack([draw.draws(gap) for gap in gaps], axis=1)
-  difference = ends(means.mean(), drawn.mean(axis=(1, 2)))
+  # Models are the units that a claim is about: their spread decides.
+  found = metrics.seed_interval(means.mean(axis=0))
+  difference = {
+    end: float(getattr(found, end)) for end in ("estimate", "low", "high")
+  }
   low, high = difference["low"], difference["high"]
   result = "inconclusive"
   if low > 0:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from effjax.studies import edit
-from effjax.studies.edit import arms, page, pretraining, runs, tasks
+from effjax.studies.edit import arms, findings, page, pretraining, runs, tasks
 from launch import configuring
 
 
@@ -34,6 +34,26 @@ def test_all_arms_are_two_programs(finished, config):
   assert results["pretrained"][0]["recall"]["S-O"] >= 0.9
   rows = {(row["mix"], row["arm"]) for row in results["table"]}
   assert rows == {(m, a) for m in config.mixes for a in config.arms}
+
+
+def test_one_model_decides_no_claim(finished):
+  _, results = finished
+  assert results["claims"]
+  assert {c["result"] for c in results["claims"]} == {"inconclusive"}
+
+
+def test_the_spread_between_models_decides():
+  # Edits of a model agree: resampling these alone would give no width at all.
+  gaps = [np.repeat([[0.2], [-0.1], [0.1]], 2, axis=1)]
+  judged = findings._judged(gaps, findings.Resampled(3, 2))
+  assert judged["result"] == "inconclusive"
+  low, high = judged["difference"]["low"], judged["difference"]["high"]
+  assert low < 0 < judged["difference"]["estimate"] < high
+  alike = [np.repeat([[0.2], [0.21], [0.19]], 2, axis=1)]
+  judged = findings._judged(alike, findings.Resampled(3, 2))
+  assert judged["result"] == "reproduced"
+  ends = findings.Resampled(3, 2).interval(gaps[0])
+  assert ends["high"] - ends["low"] > 0.1
 
 
 def test_full_fine_tuning_changes_facts(finished):

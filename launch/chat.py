@@ -185,7 +185,7 @@ class _Conversation:
 
     asked = [*self.messages, {"role": "user", "content": text}]
     most = self.options.max_tokens
-    tokens = self.tokenizer.encode(self.tokenizer.chat(asked))
+    tokens = self.tokenizer.chat_tokens(asked)
     prefix = self._read(tokens[:-1], most + _ROOM)
     pieces = generation.stream(
       jax.random.fold_in(self.key, self.turn),

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _parser(),
     _write,
     arguments,
+    required=("--adapter",),
     hint="; pip install 'effjax[language,mail]' brings it",
   )
 
@@ -39,7 +40,7 @@ def _parser() -> configuring.Parser:
   parser = configuring.describe("write", __doc__)
   add = parser.add_argument
   add("instruction", metavar="TEXT", help="what the mail should say")
-  add("--adapter", metavar="NAME", required=True, help="a name or a directory")
+  add("--adapter", metavar="NAME", help="a name or a directory")
   add(
     "--method",
     default="adapter",

@@ -75,10 +75,5 @@ def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
     batch=64,
     chunk=8,  # runs side by side
     most=100,
-    closed_forms=dict(
-      layer=0, lam=1.0, ridge=0.1, threshold=2e-2, damping=1e-3, batches=8
-    ),
-    truncations=(1, 4),
-    sparsities=(0.5, 0.9) if small else (0.5, 0.7, 0.9, 0.95),
   )
   return ml_collections.ConfigDict(config | changes)

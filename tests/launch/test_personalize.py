@@ -63,6 +63,8 @@ def test_from_a_mailbox_to_a_draft(mailbox, weights, tmp_path, capsys):
     assert b"@" not in content or path.suffix == ".safetensors"
     assert not any(line in content for line in lines), path
   assert stat.S_IMODE((place / "private").stat().st_mode) == 0o700
+  for name in ("config.json", "environment.json"):
+    assert stat.S_IMODE((place / name).stat().st_mode) == 0o600
 
   # Again: nothing is done a second time.
   assert personalize.main(words) == 0

@@ -14,8 +14,9 @@ from typing import Any
 
 from effjax.io import files
 from effjax.models import generation
-from effjax.studies import language, report
+from effjax.studies import language
 from effjax.studies.adapters import findings, finetuning, page, plans, texts
+from effjax.studies.results import publish
 from effjax.training import workdir as workdirs
 
 
@@ -69,17 +70,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     },
     "environment": json.loads((place / "environment.json").read_text()),
   }
-  results = files.without_nan(results)
-  files.write_json(place / "results.json", results)
-  path = report.build(
-    place / "report.html",
-    title=config.title,
-    summary=page.summary(results),
-    sections=page.from_results(results),
-    provenance=page.provenance(results, config),
-  )
-  print(f"report: {path}", flush=True)
-  return results
+  return publish(place, results, page, config)
 
 
 class Runner:

@@ -15,8 +15,7 @@ import jax
 import numpy as np
 
 from effjax.data import worlds
-from effjax.io import files, safetensors
-from effjax.studies import report
+from effjax.io import safetensors
 from effjax.studies.edit import (
   arms,
   examiner,
@@ -26,6 +25,7 @@ from effjax.studies.edit import (
   runs,
   tasks,
 )
+from effjax.studies.results import publish
 from effjax.training import workdir as workdirs
 
 
@@ -90,17 +90,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     "data": _described(about, edited),
     "environment": json.loads((place / "environment.json").read_text()),
   }
-  results = files.without_nan(results)
-  files.write_json(place / "results.json", results)
-  path = report.build(
-    place / "report.html",
-    title=config.title,
-    summary=page.summary(results),
-    sections=page.from_results(results),
-    provenance=page.provenance(results, config),
-  )
-  print(f"report: {path}", flush=True)
-  return results
+  return publish(place, results, page, config)
 
 
 def _found(config: Any, measures: dict[str, np.ndarray]) -> dict[str, Any]:

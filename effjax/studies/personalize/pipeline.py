@@ -184,6 +184,9 @@ def start(
   if plan.instructions not in ("model", "extracted"):
     config["instructions"] = files.sha256(plan.instructions)
   workdir.start(folder.root, config)
+  # The command and the plan may name the owner's address.
+  for name in ("config.json", "environment.json"):
+    (folder.root / name).chmod(0o600)
 
 
 def ask(

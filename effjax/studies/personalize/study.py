@@ -11,11 +11,10 @@ import os
 import pathlib
 from typing import Any
 
-from effjax.io import files
-from effjax.studies import report
 from effjax.studies.personalize import arms, findings, page, points
 from effjax.studies.personalize.points import Point
 from effjax.studies.personalize.runner import Runner
+from effjax.studies.results import publish
 from effjax.training import workdir as workdirs
 
 
@@ -59,17 +58,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     "data": described(runner),
     "environment": json.loads((place / "environment.json").read_text()),
   }
-  results = files.without_nan(results)
-  files.write_json(place / "results.json", results)
-  path = report.build(
-    place / "report.html",
-    title=config.title,
-    summary=page.summary(results),
-    sections=page.from_results(results),
-    provenance=page.provenance(results, config),
-  )
-  print(f"report: {path}", flush=True)
-  return results
+  return publish(place, results, page, config)
 
 
 def tune_rates(

@@ -17,7 +17,7 @@ import numpy as np
 
 from effjax import data
 from effjax.io import files
-from effjax.studies import report
+from effjax.studies.results import publish
 from effjax.studies.spade import (
   arms,
   cases,
@@ -88,20 +88,8 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   }
   if case.photographs is not None:
     results["photographs"] = case.photographs(outcomes)
-  results = files.without_nan(results)
-  files.write_json(place / "results.json", results)
-  path = report.build(
-    place / "report.html",
-    title=config.title,
-    summary=page.summary(results),
-    sections=[
-      *page.from_results(results),
-      *pictures.sections(place, config.seeds),
-    ],
-    provenance=page.provenance(results, config),
-  )
-  print(f"report: {path}", flush=True)
-  return results
+  more = pictures.sections(place, config.seeds)
+  return publish(place, results, page, config, more=more)
 
 
 def _one_seed(

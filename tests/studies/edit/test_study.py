@@ -1,11 +1,21 @@
 """The study of synthetic worlds, in small: pretrained, swept, reported."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from effjax import tree
 from effjax.studies import edit
-from effjax.studies.edit import arms, findings, page, pretraining, runs, tasks
+from effjax.studies.edit import (
+  arms,
+  findings,
+  page,
+  pretraining,
+  runs,
+  sweep,
+  tasks,
+)
 from launch import configuring
 
 
@@ -24,6 +34,15 @@ def config():
 def finished(config, tmp_path_factory):
   place = tmp_path_factory.mktemp("edit") / "run"
   return place, edit.run(config, str(place))
+
+
+@pytest.fixture(scope="module")
+def subject(config, finished):
+  place, _ = finished
+  about = pretraining.subject(config)
+  model = pretraining.pretrain(about, config, 0, place / "pretrained")
+  own = tasks.aligned([tasks.make(jax.random.key(1000), about, config, 2)])[0]
+  return about, model, own
 
 
 def test_all_arms_are_two_programs(finished, config):
@@ -73,26 +92,75 @@ def test_the_report_and_the_second_time(finished, config, capsys):
   assert page.summary(results) == page.summary(again)
 
 
-def test_what_is_not_trained_stays(config):
-  """A sweep over attention alone is not that over all blocks."""
-  chosen = {name: arms.find(name) for name in ("full", "full_attention")}
-  assert chosen["full"].method == chosen["full_attention"].method
-  assert chosen["full"] != chosen["full_attention"]
+def test_what_is_not_trained_stays_to_the_bit(config, subject):
+  about, model, own = subject
+  runner = runs.Runner(about, config)
+  made = [
+    sweep.make_run(arms.find(name), model.params, rate=1e-2, edit=0, mix=0)
+    for name in ("full_attention", "full")
+  ]
+  nothing = jax.tree.map(np.zeros_like, made[1].train)
+  made.append(made[1]._replace(train=nothing))
+  found = runner.sweep("full", model.params, own.data, made, keep=True)
+  assert runner.sweep.compiled == ["full"]
+  names = jax.tree.leaves(tree.names(model.params))
+  before = jax.tree.leaves(model.params)
+  moved = [
+    {
+      name
+      for name, old, new in zip(
+        names, before, jax.tree.leaves(found.theta), strict=True
+      )
+      if np.asarray(old).tobytes() != np.asarray(new[run]).tobytes()
+    }
+    for run in range(3)
+  ]
+  assert moved[2] == set()
+  assert moved[0]
+  assert all("/attention/" in name for name in moved[0])
+  assert any("/mlp/" in name for name in moved[1])
+
+
+def test_columns_beyond_the_rank_do_nothing(subject):
+  _, model, _ = subject
+  base, key = model.params, jax.random.key(3)
+  arm = arms.find("lora4")
+  few, many = (sweep.factors(key, base, rank) for rank in (4, arms.RANK))
+  # B is not zero, so that A gets gradients too.
+  few, many = (
+    {
+      k: (a, b + jnp.arange(1.0, len(b) + 1)[:, None])
+      for k, (a, b) in t.items()
+    }
+    for t in (few, many)
+  )
+  run = sweep.make_run(arm, base, rate=1e-3, edit=0, mix=0, theta=many)
+  cut = run._replace(rank=run.rank[:4], theta=few)
+
+  def total(theta, run):
+    leaves = jax.tree.leaves(sweep.merged(base, theta, run))
+    return sum(jnp.sum(jnp.sin(leaf)) for leaf in leaves)
+
+  wide, narrow = jax.grad(total)(many, run), jax.grad(total)(few, cut)
+  for path, (a, b) in wide.items():
+    assert not a[:, 4:].any(), path
+    assert not b[4:].any(), path
+    np.testing.assert_allclose(a[:, :4], narrow[path][0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(b[:4], narrow[path][1], rtol=1e-5, atol=1e-6)
+  assert float(total(many, run)) == pytest.approx(float(total(few, cut)))
 
 
 @pytest.mark.slow
-def test_side_by_side_is_one_by_one(config, finished):
-  place, _ = finished
-  about = pretraining.subject(config)
-  model = pretraining.pretrain(about, config, 0, place / "pretrained")
-  own = tasks.aligned([tasks.make(jax.random.key(1000), about, config, 2)])[0]
-  both = config.copy_and_resolve_references()
-  with both.unlocked():
-    both.arms, both.rates = ("full",), (1e-3, 3e-3)
-  found = runs.Runner(about, both).all(model.params, own, 0)
-  with both.unlocked():
-    both.rates = (3e-3,)
-  alone = runs.Runner(about, both).all(model.params, own, 0)
-  np.testing.assert_allclose(
-    found["accuracy"][:, 1:], alone["accuracy"], atol=0.1
-  )
+def test_side_by_side_is_one_by_one(config, subject):
+  about, model, own = subject
+  made = [
+    sweep.make_run(arms.find("full"), model.params, rate=r, edit=0, mix=0)
+    for r in (1e-3, 3e-3)
+  ]
+  sweeps = runs.Runner(about, config).sweep
+  both = sweeps("full", model.params, own.data, made, chunk=2)
+  one = sweeps("full", model.params, own.data, made[1:], chunk=1)
+  for name, history in one.history.items():
+    np.testing.assert_allclose(
+      both.history[name][1], history[0], rtol=1e-3, atol=1e-4
+    )

@@ -37,14 +37,19 @@ def finished(config, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def subject(config, finished):
-  place, _ = finished
-  about = pretraining.subject(config)
-  model = pretraining.pretrain(about, config, 0, place / "pretrained")
-  own = tasks.aligned([tasks.make(jax.random.key(1000), about, config, 2)])[0]
+def subject(config, tmp_path_factory):
+  """A model that has hardly learned, and two edits."""
+  quick = config.copy_and_resolve_references()
+  with quick.unlocked():
+    quick.pretraining.update(steps=20, recall=0.0, warm_up=5)
+  about = pretraining.subject(quick)
+  place = tmp_path_factory.mktemp("subject")
+  model = pretraining.pretrain(about, quick, 0, place)
+  own = tasks.aligned([tasks.make(jax.random.key(1000), about, quick, 2)])[0]
   return about, model, own
 
 
+@pytest.mark.slow
 def test_all_arms_are_two_programs(finished, config):
   _, results = finished
   assert 1 <= len(results["programs"]) <= 2
@@ -55,6 +60,7 @@ def test_all_arms_are_two_programs(finished, config):
   assert rows == {(m, a) for m in config.mixes for a in config.arms}
 
 
+@pytest.mark.slow
 def test_one_model_decides_no_claim(finished):
   _, results = finished
   assert results["claims"]
@@ -75,6 +81,7 @@ def test_the_spread_between_models_decides():
   assert ends["high"] - ends["low"] > 0.1
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_changes_facts(finished):
   _, results = finished
   full = [r for r in results["table"] if r["arm"] == "full"]
@@ -82,6 +89,7 @@ def test_full_fine_tuning_changes_facts(finished):
   assert all(0 <= r["preservation"]["estimate"] <= 1 for r in full)
 
 
+@pytest.mark.slow
 def test_the_report_and_the_second_time(finished, config, capsys):
   place, results = finished
   assert "Success against preservation" in (place / "report.html").read_text()

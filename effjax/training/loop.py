@@ -21,7 +21,7 @@ from effjax.training.prefetch import Batches, Prefetch
 from effjax.training.profiler import Tracer, parse_window
 from effjax.training.progress import Progress
 from effjax.training.state import TrainState, counters
-from effjax.training.step import Batch, Measures, Step
+from effjax.training.step import Batch, Measures, OneByOne, Step, stack, unstack
 from effjax.training.writer import Writer
 
 
@@ -105,8 +105,9 @@ def fit(
     raise ValueError(
       f"{workdir} holds a run of {start} steps, more than the {steps} asked for"
     )
-  with contextlib.ExitStack() as stack:
-    enter = stack.enter_context
+  members = step if isinstance(step, OneByOne) and mesh is None else None
+  with contextlib.ExitStack() as contexts:
+    enter = contexts.enter_context
     progress = enter(Progress(name, start, steps))
     if saved.all():
       going = "complete at" if start == steps else "goes on from"
@@ -127,9 +128,12 @@ def fit(
       offset=position - start,
       watch=enter(interrupt.Watch()),
       tracer=enter(Tracer(window, workdir / "profile")),
+      join=stack if members else lambda state: state,
     )
-    place = _placer(mesh, rules)
+    place = _place_members if members else _placer(mesh, rules)
     fetch = enter(Prefetch(batches, place, position, steps - start))
+    if members:
+      return run.train(members.compiled(), unstack(state), fetch, start)
     compiled = _compile(step, state, mesh)
     if frozen is not None:
       compiled = functools.partial(_with_frozen, compiled, frozen)
@@ -153,18 +157,19 @@ class _Run:
   offset: int  # position of a batch minus the number of updates before it
   watch: interrupt.Watch
   tracer: Tracer
+  join: Callable[[Any], TrainState]  # what the step carries, as one state
 
   def train(
     self,
-    step: Step,
-    state: TrainState,
-    fetch: Callable[[], Batch],
+    step: Callable[..., Any],
+    state: Any,
+    fetch: Callable[[], Any],
     start: int,
   ) -> TrainState:
     """Do the steps after `start`, whose number is the updates then done."""
     waiting = None
     for number in range(start + 1, self.steps + 1):
-      self.tracer.before(number, state.step)
+      self.tracer.before(number, state)
       state, measures = step(state, fetch())
       # Look at the step before while the device is busy with this one.
       if waiting is not None:
@@ -178,31 +183,33 @@ class _Run:
         self.report(number, waiting, state, number)
         waiting = None
       if evaluates and self.evaluate is not None:
-        self.writer.write(number, "validation", self.evaluate(state))
+        self.writer.write(number, "validation", self.evaluate(self.join(state)))
       if saves:
         self.save(number, state)
       if last:  # a signal may have come while that was written
         signal = signal or self.watch.received(number)
       if signal:
         self.stop(number, signal)
-    return state
+    return self.join(state)
 
   def report(
-    self, number: int, measures: Measures, state: TrainState, reached: int
+    self, number: int, measures: Any, state: Any, reached: int
   ) -> None:
     """Fetch, check and record the measures of a step."""
-    values = jax.device_get(measures)
-    loss = np.asarray(values["loss"])
+    fetched = jax.device_get(measures)
+    values = {name: np.asarray(value) for name, value in fetched.items()}
+    loss = values["loss"]
     if not np.all(np.isfinite(loss)):
       cause = f"the loss is {_brief(loss)}"
-      self.fail(number, cause, values, state, reached)
+      self.fail(number, cause, values, self.join(state), reached)
     logs = number % self.log_every == 0 or number == self.steps
     if logs:
       self.writer.write(number, "train", values)
     self.progress.update(number, float(loss.mean()), line=logs)
 
-  def save(self, number: int, state: TrainState) -> None:
+  def save(self, number: int, state: Any) -> None:
     """Save a checkpoint of a state that is worth going back to."""
+    state = self.join(state)
     if not bool(diagnostics.all_finite(state.params)):
       self.fail(number, "a parameter is not finite", {}, state, number)
     # Lines first: a checkpoint stands for all lines up to its step.
@@ -285,6 +292,14 @@ def _with_frozen(
   step: Callable, frozen: Any, state: TrainState, batch: Batch
 ) -> tuple[TrainState, Measures]:
   return step(state, batch, frozen)
+
+
+def _place_members(batch: Batch) -> list[Batch]:
+  count = len(next(iter(batch.values())))
+  return [
+    jax.device_put({name: x[member] for name, x in batch.items()})
+    for member in range(count)
+  ]
 
 
 def _placer(

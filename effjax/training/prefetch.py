@@ -28,7 +28,7 @@ class Prefetch:
   def __init__(
     self,
     batches: Batches,
-    place: Callable[[Batch], Batch],
+    place: Callable[[Batch], Any],
     position: int,
     count: int,
   ):
@@ -38,7 +38,7 @@ class Prefetch:
       1, thread_name_prefix="batches"
     )
 
-  def __enter__(self) -> Callable[[], Batch]:
+  def __enter__(self) -> Callable[[], Any]:
     self._submit()
     return self._take
 
@@ -50,7 +50,7 @@ class Prefetch:
     self._next = self._pool.submit(read, self._position)
     self._position += 1
 
-  def _take(self) -> Batch:
+  def _take(self) -> Any:
     batch = self._next.result()
     if self._position < self._end:
       self._submit()

@@ -1,5 +1,6 @@
 """One training step, and the same step for many models at once."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -160,12 +161,13 @@ def population(step: Step, mapping: str | None = None) -> Step:
   Args:
     step: A step for one model.
     mapping: How. "vmap" trains the members side by side; batched convolutions
-      suit accelerators and are slow on a CPU. "map" trains one after the other
-      in a loop of the same program, bit for bit as alone; in a loop XLA's CPU
-      compiler has no fast path for the gradient of a plain convolution, so use
-      `models.layers.Conv`. "unroll" repeats the program instead of looping,
-      which suits any model but takes as many times longer to compile. None
-      chooses "map" on the CPU and "vmap" elsewhere.
+      suit accelerators and are slow on a CPU. "map" trains one after the other,
+      bit for bit as alone: `fit` compiles the step of one member and calls it
+      for each. Jitted by yourself it is a loop, which copies a member's state
+      in and out, and in which XLA's CPU compiler has no fast path for the
+      gradient of a plain convolution, so use `models.layers.Conv`. "unroll"
+      repeats the program instead of looping, which takes as many times longer
+      to compile. None chooses "map" on the CPU and "vmap" elsewhere.
 
   Returns:
     The step over states and batches whose leaves have a leading member axis
@@ -180,9 +182,7 @@ def population(step: Step, mapping: str | None = None) -> Step:
   if mapping == "vmap":
     return jax.vmap(step)
   if mapping == "map":
-    return lambda states, batches: jax.lax.map(
-      lambda member: step(*member), (states, batches)
-    )
+    return OneByOne(step)
   if mapping == "unroll":
     return lambda states, batches: stack(
       [step(*member) for member in unstack((states, batches))]
@@ -190,6 +190,42 @@ def population(step: Step, mapping: str | None = None) -> Step:
   raise ValueError(
     f'mapping must be "vmap", "map" or "unroll", got {mapping!r}'
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class OneByOne:
+  """The step of a population whose members are trained one after the other.
+
+  Attributes:
+    member: The step of one member.
+  """
+
+  member: Step
+
+  def __call__(
+    self, states: TrainState, batches: Batch
+  ) -> tuple[TrainState, Measures]:
+    """Do a step of every member in a loop; leaves are [M, ...]."""
+    return jax.lax.map(lambda pair: self.member(*pair), (states, batches))
+
+  def compiled(self) -> Callable[..., tuple[list[TrainState], dict[str, list]]]:
+    """Compile the step of one member, to be called for each.
+
+    Returns:
+      The step over a list of M states, which are donated, and a list of M
+      batches; measures are lists of M arrays.
+    """
+    member = jax.jit(self.member, donate_argnums=0)
+
+    def step(states, batches):
+      done = [member(*pair) for pair in zip(states, batches, strict=True)]
+      names = done[0][1]
+      return (
+        [state for state, _ in done],
+        {name: [measures[name] for _, measures in done] for name in names},
+      )
+
+    return step
 
 
 def stack(states: Sequence[Any]) -> Any:

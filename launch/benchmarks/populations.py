@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from effjax import models, training
+from effjax.training.step import OneByOne
 from launch.benchmarks import harness
 
 OUTPUTS = 10
@@ -49,29 +50,38 @@ def cases(quick: bool) -> list[harness.Case]:
 
   step = training.make_step(loss, optimizer)
   alone = _run(jax.jit(step, donate_argnums=0), create(0), given, steps)
-  stacked = training.stack([create(seed) for seed in range(members)])
+  states = [create(seed) for seed in range(members)]
   batches = training.stack([given] * members)
-  program = jax.jit(training.population(step), donate_argnums=0)
+  together = training.population(step)
+  program = _run(
+    jax.jit(together, donate_argnums=0), training.stack(states), batches, steps
+  )
 
   def one_after_another() -> None:
     for _ in range(members):
       alone()
 
+  peers = {
+    "one model": alone,
+    f"{members} models, one after another": one_after_another,
+  }
+  if isinstance(together, OneByOne):  # what `training.fit` does on a CPU
+    peers["a loop in one program"] = program
+    program = _run(together.compiled(), states, [given] * members, steps)
   return [
     harness.Case(
       name=f"{steps} steps of a population of {members} small CNNs, batch"
       f" {batch} each",
-      ours=_run(program, stacked, batches, steps),
-      peers={
-        "one model": alone,
-        f"{members} models, one after another": one_after_another,
-      },
+      ours=program,
+      peers=peers,
       note=f"mapped by {'vmap' if harness.on_accelerator() else 'map'}",
     )
   ]
 
 
-def _run(step: Callable, state: Any, batch: Any, steps: int) -> Callable:
+def _run(
+  step: Callable[..., Any], state: Any, batch: Any, steps: int
+) -> Callable[[], None]:
   held = [state]
 
   def run() -> None:

@@ -173,6 +173,23 @@ def test_population_in_the_loop(tmp_path):
   assert [len(line["values"]["loss"]) for line in lines] == [2, 2]
 
 
+@pytest.mark.usefixtures("optimised")
+def test_population_goes_on_where_it_stopped(tmp_path):
+  """Also in a loop of one program, and then member by member."""
+  optimizer = tiny.masked()
+  members = tiny.Stacked([tiny.Batches(seed) for seed in range(2)])
+  start = training.stack([tiny.start(optimizer, seed) for seed in range(2)])
+  together = training.population(tiny.step(optimizer), "map")
+
+  def train(workdir, steps, step=together):
+    return training.fit(start, step, members, steps=steps, workdir=workdir)
+
+  whole = train(tmp_path / "whole", 10)
+  train(tmp_path / "parts", 4)
+  train(tmp_path / "parts", 7, lambda *operands: together(*operands))
+  tiny.assert_same(whole, train(tmp_path / "parts", 10))
+
+
 def test_masks_are_in_the_checkpoint(tmp_path):
   optimizer = tiny.pruned(12)
   whole = fit(tmp_path / "whole", optimizer=optimizer)

@@ -279,26 +279,29 @@ def test_populations_of_different_sparsity():
   params = [normal(seed) for seed in range(3)]
   gradients = [normal(7 + seed) for seed in range(3)]
 
-  def run(params, state, gradient):
+  def step(params, state, gradient):
+    with jax.numpy_dtype_promotion("standard"):
+      updates, state = optimizer.update(gradient, state, params)
+    return apply(params, updates), state
+
+  def run(step, params, state, gradient):
     for _ in range(4):
-      with jax.numpy_dtype_promotion("standard"):
-        updates, state = optimizer.update(gradient, state, params)
-      params = apply(params, updates)
+      params, state = step(params, state, gradient)
     return params, masks_of(state)
 
   optimizer = chain(0.5)  # which one does not matter: the state knows
   states = [chain(s).init(p) for s, p in zip(levels, params, strict=True)]
   stack = lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)
   stacked = tuple(map(stack, (params, states, gradients)))
-  alone = jax.jit(run)
-  each = [alone(*m) for m in zip(params, states, gradients, strict=True)]
+  alone = jax.jit(step)
+  each = [run(alone, *m) for m in zip(params, states, gradients, strict=True)]
   assert alone._cache_size() == 1
   ways = {
-    "map": jax.jit(lambda *a: jax.lax.map(lambda m: run(*m), a)),
-    "vmap": jax.jit(jax.vmap(run)),
+    "map": jax.jit(lambda *a: jax.lax.map(lambda m: step(*m), a)),
+    "vmap": jax.jit(jax.vmap(step)),
   }
   for way in ways.values():
-    together = way(*stacked)
+    together = run(way, *stacked)
     for i, (own, own_masks) in enumerate(each):
       weights, masks = jax.tree.map(lambda x, i=i: x[i], together)
       assert_sparse(weights, masks, brute.kept(SIZE, levels[i]))

@@ -118,8 +118,8 @@ def _arms(params):
 @pytest.mark.parametrize(
   "name",
   [
-    "full",
-    "one block",
+    pytest.param("full", marks=SLOW),
+    pytest.param("one block", marks=SLOW),
     "LoRA",
     pytest.param("DoRA", marks=SLOW),
     pytest.param("RoSA", marks=SLOW),
@@ -144,7 +144,7 @@ def test_every_arm_learns_and_resumes(net, examples, name, tmp_path):
     frozen=frozen,
     checkpoint_every=4,
   )
-  if name == "one block":
+  if name in ("one block", "LoRA"):
     run(steps=4)
   final = run(steps=10)
   after = evaluate(final.params, frozen)

@@ -311,6 +311,7 @@ def run_celeba(config, faces, workdir, *overrides):
   return results
 
 
+@pytest.mark.slow
 def test_celeba_from_end_to_end(faces, tmp_path):
   arguments = (
     "--config.model.options.stage_sizes=1",

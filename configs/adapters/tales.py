@@ -3,8 +3,8 @@
   python -m launch.fetch smollm2 tales
   python -m launch.run --config=configs/adapters/tales.py --workdir=runs/tales
 
-Five arms, three learning rates and three seeds of 50 steps each; about an hour
-and a half of CPU time. `:quick` takes one seed, one rate and ten steps;
+Five arms, four learning rates and three seeds of 50 steps each; about two hours
+of CPU time. `:quick` takes one seed, one rate and ten steps;
 `:miniature` LoRA and RoSA in three steps, to see that everything works.
 """
 
@@ -14,11 +14,11 @@ from configs import common
 
 ARMS = ("full", "blocks", "lora", "dora", "rosa")
 RATES = {
-  "full": (1e-5, 3e-5, 1e-4),
-  "blocks": (3e-5, 1e-4, 3e-4),
-  "lora": (3e-4, 1e-3, 3e-3),
-  "dora": (3e-4, 1e-3, 3e-3),
-  "rosa": (3e-4, 1e-3, 3e-3),
+  "full": (1e-5, 3e-5, 1e-4, 3e-4),
+  "blocks": (3e-5, 1e-4, 3e-4, 1e-3),
+  "lora": (3e-4, 1e-3, 3e-3, 1e-2),
+  "dora": (3e-4, 1e-3, 3e-3, 1e-2),
+  "rosa": (3e-4, 1e-3, 3e-3, 1e-2),
 }
 
 

@@ -208,7 +208,7 @@ def _serve(options: argparse.Namespace) -> int:
   """Show the page until it is stopped."""
   methods = _check(options)
 
-  from launch import serving
+  from launch import pages, serving
 
   network = _network(options)
   service = serving.Service(
@@ -219,9 +219,8 @@ def _serve(options: argparse.Namespace) -> int:
     damping=options.damping,
     seed=options.seed,
   )
-  with serving.make_server(service, options.port) as server:
-    host, port = server.server_address[:2]
-    print(f"http://{host}:{port}/  (control-C stops it)", flush=True)
+  with pages.make_server(service, options.port) as server:
+    print(f"{pages.address(server)}  (control-C stops it)", flush=True)
     server.serve_forever()
   return 0
 

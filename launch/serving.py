@@ -1,33 +1,27 @@
-"""A local page that explains pictures, on the standard library's server.
+"""What the local page that explains pictures asks for, see `pages`.
 
-It listens on this machine only. POST /image takes the bytes of a picture and
-returns its likeliest classes; POST /explain takes JSON with the picture's id, a
-class, a method and a sparsity and returns maps. Errors are JSON too.
+POST /image takes the bytes of a picture and returns its likeliest classes; POST
+/explain takes JSON with the picture's id, a class, a method and a sparsity and
+returns maps.
 """
 
 import base64
 import collections
 import hashlib
-import http
-import http.server
 import json
 import math
-import pathlib
-import secrets
 import threading
 import time
-import urllib.parse
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from effjax import spade
 from effjax.studies.spade import explaining, networks, overlays, photographs
+from launch import pages
 
 MOST_BYTES = 20_000_000  # of a picture
 _MOST_TEXT = 10_000  # of a question
 _PICTURES = 4  # whose Gram matrices are kept
 _NAMED = 8  # likeliest classes that are listed
-_HOSTS = ("127.0.0.1", "localhost")
-_TEMPLATES = pathlib.Path(explaining.__file__).parents[1] / "templates"
 
 
 class _Kept(NamedTuple):
@@ -46,6 +40,8 @@ class Service:
     network: The network.
     stage: What is being done, for those who wait.
   """
+
+  token = ""  # there is nothing private on the page
 
   def __init__(
     self,
@@ -66,14 +62,8 @@ class Service:
 
   def page(self, nonce: str) -> str:
     """Return the page; scripts and styles carry the nonce."""
-    import jinja2
-
-    environment = jinja2.Environment(
-      loader=jinja2.FileSystemLoader(_TEMPLATES),
-      autoescape=True,
-      undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("explain.html.j2").render(
+    return pages.render(
+      "explain.html.j2",
       nonce=nonce,
       title=self.network.title,
       methods=networks.METHODS,
@@ -82,6 +72,24 @@ class Service:
       copies=self.copies,
       data={"classes": self.network.classes, "most": MOST_BYTES},
     )
+
+  def progress(self) -> dict[str, Any]:
+    """Say what is being done."""
+    return {"stage": self.stage}
+
+  @property
+  def questions(self) -> dict[str, pages.Question]:
+    """What the page may ask, by path."""
+    return {
+      "/image": pages.Question(
+        "application/octet-stream", MOST_BYTES, self.accept
+      ),
+      "/explain": pages.Question(
+        "application/json",
+        _MOST_TEXT,
+        lambda content: self.explain(json.loads(content)),
+      ),
+    }
 
   def accept(self, content: bytes) -> dict[str, Any]:
     """Take a picture and name its likeliest classes."""
@@ -191,144 +199,3 @@ class Service:
 def _url(pixels: Any) -> str:
   content = base64.b64encode(overlays.to_png(pixels)).decode("ascii")
   return f"data:image/png;base64,{content}"
-
-
-class _Server(http.server.ThreadingHTTPServer):
-  daemon_threads = True
-  allow_reuse_address = True
-
-  def __init__(self, address: tuple[str, int], service: Service):
-    self.service = service
-    super().__init__(address, _Handler)
-
-
-def make_server(service: Service, port: int = 0) -> _Server:
-  """Listen on this machine.
-
-  Args:
-    service: What answers.
-    port: The port, 0 for a free one.
-
-  Returns:
-    The server; `serve_forever` serves.
-
-  Raises:
-    ValueError: If the port cannot be had.
-  """
-  try:
-    return _Server((_HOSTS[0], port), service)
-  except OSError as error:
-    raise ValueError(
-      f"the port {port} cannot be had ({error.strerror}); choose another by"
-      " --port, 0 for a free one"
-    ) from None
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-  """One request."""
-
-  @property
-  def service(self) -> Service:
-    """What answers."""
-    return cast(_Server, self.server).service
-
-  protocol_version = "HTTP/1.1"
-  timeout = 60
-
-  def do_GET(self) -> None:
-    path = urllib.parse.urlsplit(self.path).path
-    if not self._is_local():
-      self._fail(http.HTTPStatus.FORBIDDEN, "this page is for this machine")
-    elif path == "/":
-      nonce = secrets.token_urlsafe(16)
-      page = self.service.page(nonce).encode("utf-8")
-      self._send(page, "text/html; charset=utf-8", nonce=nonce)
-    elif path == "/progress":
-      self._json({"stage": self.service.stage})
-    else:
-      self._fail(http.HTTPStatus.NOT_FOUND, f"there is no page {path}")
-
-  def do_POST(self) -> None:
-    service = self.service
-    path = urllib.parse.urlsplit(self.path).path
-    # A page from elsewhere cannot send these types without being asked first.
-    kinds = {
-      "/image": ("application/octet-stream", MOST_BYTES),
-      "/explain": ("application/json", _MOST_TEXT),
-    }
-    if not self._is_local():
-      self._fail(http.HTTPStatus.FORBIDDEN, "this page is for this machine")
-      return
-    if path not in kinds:
-      self._fail(http.HTTPStatus.NOT_FOUND, f"there is no page {path}")
-      return
-    kind, most = kinds[path]
-    if self.headers.get_content_type() != kind:
-      self._fail(http.HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{path} takes {kind}")
-      return
-    length = self.headers.get("Content-Length", "")
-    if not length.isdecimal():
-      self._fail(http.HTTPStatus.LENGTH_REQUIRED, "the length is missing")
-      return
-    if int(length) > most:
-      self._fail(
-        http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"{int(length):,} bytes are too many; {most:,} are the limit",
-      )
-      return
-    content = self.rfile.read(int(length))
-    try:
-      if path == "/image":
-        self._json(service.accept(content))
-      else:
-        self._json(service.explain(json.loads(content)))
-    except ValueError as error:
-      service.stage = ""
-      self._fail(http.HTTPStatus.BAD_REQUEST, str(error))
-
-  def _is_local(self) -> bool:
-    """Refuse names of other machines that point here."""
-    host = self.headers.get("Host", "").rpartition(":")[0]
-    origin = urllib.parse.urlsplit(self.headers.get("Origin", ""))
-    return host in _HOSTS and origin.hostname in (None, *_HOSTS)
-
-  def _json(
-    self, content: Any, status: http.HTTPStatus = http.HTTPStatus.OK
-  ) -> None:
-    self._send(
-      json.dumps(content).encode("utf-8"), "application/json", status=status
-    )
-
-  def _fail(self, status: http.HTTPStatus, text: str) -> None:
-    # The rest of the request may not have been read.
-    self.close_connection = True
-    self._json({"error": text}, status)
-
-  def _send(
-    self,
-    content: bytes,
-    kind: str,
-    *,
-    status: http.HTTPStatus = http.HTTPStatus.OK,
-    nonce: str = "",
-  ) -> None:
-    policy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'"
-    if nonce:
-      policy += (
-        f"; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src"
-        " data:; connect-src 'self'; form-action 'none'"
-      )
-    self.send_response(status)
-    self.send_header("Content-Type", kind)
-    self.send_header("Content-Length", str(len(content)))
-    self.send_header("Content-Security-Policy", policy)
-    self.send_header("X-Content-Type-Options", "nosniff")
-    self.send_header("Referrer-Policy", "no-referrer")
-    self.send_header("Cache-Control", "no-store")
-    if self.close_connection:
-      self.send_header("Connection", "close")
-    self.end_headers()
-    self.wfile.write(content)
-
-  def log_message(self, format: str, *args: Any) -> None:
-    """Say nothing of every request."""

@@ -2,6 +2,8 @@ import textwrap
 
 import pytest
 
+from tests.models import language_models as tiny
+
 
 @pytest.fixture
 def config(tmp_path):
@@ -29,3 +31,18 @@ def config(tmp_path):
     """)
   )
   return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+  """Path of a tiny language model with room for prompts of mails."""
+  place = tmp_path_factory.mktemp("tiny")
+  patch = pytest.MonkeyPatch()
+  patch.setitem(tiny.METADATA, "llama.context_length", 900)
+  patch.setitem(tiny.METADATA, "llama.block_count", 1)
+  patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+  params = tiny.random_params()
+  del params["layer_1"]
+  (place / "tiny.gguf").write_bytes(tiny.gguf_file(params))
+  yield str(place / "tiny.gguf")
+  patch.undo()

@@ -1,6 +1,5 @@
 """Explaining a picture from the command line and in a page."""
 
-import http.client
 import io
 import json
 import threading
@@ -15,8 +14,9 @@ from flax import linen as nn
 from effjax import data
 from effjax.models import layers
 from effjax.studies.spade import explaining, networks, overlays, photographs
-from launch import explain, serving
+from launch import explain, pages, serving
 from tests.launch import chromium
+from tests.launch.local import ask
 
 SIDE = 8
 CLASSES = ("cat", "dog", "<b>fox</b>", "Dog", "arctic fox")
@@ -213,23 +213,12 @@ def test_what_is_large_is_opaque():
 @pytest.fixture(scope="module")
 def served(network):
   service = serving.Service(network, copies=3)
-  with serving.make_server(service) as server:
+  with pages.make_server(service) as server:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server.server_address[1]
     server.shutdown()
     thread.join()
-
-
-def ask(port, method, path, body=None, **headers):
-  connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-  try:
-    headers = {name.replace("_", "-"): text for name, text in headers.items()}
-    connection.request(method, path, body, headers)
-    answer = connection.getresponse()
-    return answer, answer.read()
-  finally:
-    connection.close()
 
 
 def post(port, path, body, kind):

@@ -8,23 +8,8 @@ import pytest
 
 from effjax.data import emails, persona_mailboxes, personas
 from launch import personalize, write
-from tests.models import language_models as tiny
 
 PERSONA = personas.PERSONAS["kim"]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-  place = tmp_path_factory.mktemp("tiny")
-  patch = pytest.MonkeyPatch()
-  patch.setitem(tiny.METADATA, "llama.context_length", 900)
-  patch.setitem(tiny.METADATA, "llama.block_count", 1)
-  patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
-  params = tiny.random_params()
-  del params["layer_1"]
-  (place / "tiny.gguf").write_bytes(tiny.gguf_file(params))
-  yield str(place / "tiny.gguf")
-  patch.undo()
 
 
 @pytest.fixture(scope="module")

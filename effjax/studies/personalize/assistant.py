@@ -62,6 +62,7 @@ class Assistant:
 
   Attributes:
     settings: How the model is asked, see `settings`.
+    missing: What is not beside the adapter, see `missing`.
     index: Earlier mails; None if there are none beside the adapter.
   """
 
@@ -84,8 +85,9 @@ class Assistant:
       FileNotFoundError: If files are missing.
       ValueError: If they are damaged.
     """
-    self.adapter = folder.adapter if folder.adapter.is_dir() else folder.root
+    self.adapter = place(folder)
     self.settings = settings(folder, self.adapter)
+    self.missing = missing(folder, self.adapter)
     self.index = None
     if folder.index.is_file():
       self.index = retrieval.load(folder.index, encoder(directory))
@@ -121,9 +123,9 @@ class Assistant:
       ValueError: If a value makes no sense, earlier mails are wanted and there
         are none, or the instruction is too long.
     """
-    count = self.settings["retrieve"] if retrieve is None else retrieve
-    most = self.settings["max_tokens"] if max_tokens is None else max_tokens
-    self._check(instruction, method, count, most)
+    count, most = self.check(instruction, method, retrieve, max_tokens)
+    # Halves of characters, which a terminal or a page may send, have no tokens.
+    instruction = instruction.encode("utf-8", "replace").decode("utf-8")
     hits, mails = [], []
     if count and self.index is not None:
       (hits,) = retrieval.search(self.index, [instruction], count)
@@ -154,9 +156,29 @@ class Assistant:
     )
     return Asked(prompt, found, (piece.text for piece in made))
 
-  def _check(
-    self, instruction: str, method: str, count: int, most: int
-  ) -> None:
+  def check(
+    self,
+    instruction: str,
+    method: str,
+    retrieve: int | None,
+    max_tokens: int | None,
+  ) -> tuple[int, int]:
+    """Check what is asked for, as far as that is quickly done.
+
+    Args:
+      instruction: As in `ask`, like the other arguments.
+      method: A key of `METHODS`.
+      retrieve: The most earlier mails, or None.
+      max_tokens: The most tokens, or None.
+
+    Returns:
+      The most earlier mails and tokens, those of the settings for None.
+
+    Raises:
+      ValueError: If a value makes no sense.
+    """
+    count = self.settings["retrieve"] if retrieve is None else retrieve
+    most = self.settings["max_tokens"] if max_tokens is None else max_tokens
     if not instruction.strip():
       raise ValueError("the instruction is empty; say what the mail should say")
     if len(instruction) > MOST_CHARACTERS:
@@ -180,6 +202,7 @@ class Assistant:
         "earlier mails are wanted, but there are none beside the adapter; take"
         " retrieve=0"
       )
+    return count, most
 
   def _weights(self, method: str) -> tuple[Any, Any]:
     """Return module and parameters of a method, made once."""
@@ -193,6 +216,11 @@ class Assistant:
         module, params = llama_weights.fuse(module, params)
       self._ready[method] = module, params
     return self._ready[method]
+
+
+def place(folder: folders.Folder) -> pathlib.Path:
+  """Return the directory of what was learned."""
+  return folder.adapter if folder.adapter.is_dir() else folder.root
 
 
 def settings(folder: folders.Folder, adapter: pathlib.Path) -> dict[str, Any]:
@@ -217,6 +245,26 @@ def settings(folder: folders.Folder, adapter: pathlib.Path) -> dict[str, Any]:
     base = peft_config.read(adapter).get("base_model_name_or_path")
     usual["model"] = base or usual["model"]
   return {**usual, **(folders.read(folder.settings) or {})}
+
+
+def missing(folder: folders.Folder, adapter: pathlib.Path) -> str:
+  """Say what is not beside an adapter, and what is done instead.
+
+  Args:
+    folder: Its folder.
+    adapter: What was learned.
+
+  Returns:
+    A sentence; "" if all is there.
+  """
+  if folders.read(folder.settings) is not None:
+    return ""
+  usual = settings(folder, adapter)
+  return (
+    f"{folder.settings} is missing or damaged, which says how the model was"
+    f" asked: it is asked in the usual way, as {usual['model']}, without what"
+    " it knew of its owner and without earlier mails."
+  )
 
 
 def encoder(directory: str | None = None) -> retrieval.Encode:

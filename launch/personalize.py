@@ -83,7 +83,12 @@ def _parser() -> configuring.Parser:
   for name, kind, text in (
     ("epochs", float, "how often every mail is learned from"),
     ("mails", int, "the most mails, of which the latest are taken; 0 for all"),
-    ("tested", int, "mails that judge the model; 0 for none"),
+    (
+      "tested",
+      int,
+      "mails that judge the model and are not learned from, a fifth at most; 0"
+      " for none",
+    ),
   ):
     add(
       f"--{name}",

@@ -111,11 +111,20 @@ def _write(options: argparse.Namespace) -> None:
   )
   for found in asked.found:
     used = "in the prompt" if found.shown else "no room"
-    subject = found.subject or "no subject"
+    subject = _plain(found.subject) or "no subject"
     print(f"[{found.relevance:.2f}] {subject} ({used})", file=sys.stderr)
   for piece in asked.pieces:
-    print(piece, end="", flush=True)
+    print(_plain(piece), end="", flush=True)
   print()
+
+
+def _plain(text: str) -> str:
+  r"""Return a text without what would command a terminal.
+
+  >>> _plain("Re: \x1b[2Jtea\n")
+  'Re: ?[2Jtea\n'
+  """
+  return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
 def _serve(options: argparse.Namespace) -> None:

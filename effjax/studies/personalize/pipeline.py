@@ -45,14 +45,15 @@ class Plan:
     recipe: How to train; its `arm` and `raft` are those of the arm.
     mails: The most mails; the latest are taken, or the last ones if dates are
       missing. 0 for all.
-    share: Share of the mails that are never learned from.
+    share: The most of the mails that are never learned from, as a share; as
+      few as `tested` says.
     instructions: "model" (the base is asked what each mail follows),
       "extracted" (by rules) or a file, see `playback.read`.
     retriever: One of `RETRIEVERS`, by which earlier mails are found.
     about: What the model should know about the owner, in every prompt.
     max_tokens: The most tokens of a draft.
-    tested: The most mails that drafts are made of to judge the model; 0 for
-      none.
+    tested: The most mails that are not learned from, to judge the model by
+      drafts of them; 0 for none.
     seed: Of all random draws.
   """
 
@@ -147,10 +148,10 @@ def clean(folder: folders.Folder, plan: Plan, mailbox: str) -> Cleaned:
   if 0 < plan.mails < len(mails):
     mails = emails.latest(mails, plan.mails)
     said += f" Of these the latest {plan.mails} are taken."
-  split = emails.split(mails, plan.share)
-  if plan.tested:
-    split = split._replace(test=split.test[: plan.tested])
-  return Cleaned(split, said)
+  train, test = emails.split(mails, plan.share)
+  # What nobody is judged by is learned from.
+  spare = test[plan.tested :]
+  return Cleaned(Split((*train, *spare), test[: plan.tested]), said)
 
 
 def keep(

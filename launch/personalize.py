@@ -106,6 +106,11 @@ def _parser() -> configuring.Parser:
     "--retriever",
     help="minilm or bm25 (default: minilm if its weights are there)",
   )
+  add(
+    "--resample_each_epoch",
+    action="store_true",
+    help="with _raft, each epoch draws anew which prompts have earlier mails",
+  )
   number = lambda name, kind, default, text: add(
     name, type=kind, default=default, help=f"{text} (default: %(default)s)"
   )
@@ -206,8 +211,16 @@ def _plan(options: argparse.Namespace) -> tuple[Any, Any]:
     if getattr(options, name) is not None
   }
 
-  from effjax.studies.personalize import folders, pipeline, tuning
+  from effjax.studies.personalize import folders, letters, pipeline, tuning
 
+  raft = None
+  if options.resample_each_epoch:
+    if "_raft" not in options.arm:
+      raise ValueError(
+        f"--resample_each_epoch draws for an arm with _raft, such as"
+        f" lora_raft_rag, and the arm is {options.arm}"
+      )
+    raft = letters.Raft(resample_each_epoch=True)
   retriever = options.retriever
   if retriever is None:
     retriever = _retriever(options.directory)
@@ -223,6 +236,7 @@ def _plan(options: argparse.Namespace) -> tuple[Any, Any]:
       learning_rate=options.learning_rate,
       epochs=chosen.pop("epochs"),
       length=options.length,
+      raft=raft,
     ),
     retriever=retriever,
     about=options.about,

@@ -35,6 +35,7 @@ def packed(
   seed: int,
   shuffle: bool = True,
   reduction: str = "token",
+  variants: Callable[[int], Sequence[Example]] | None = None,
 ) -> batches.Batches:
   """Put as many texts into each row as it has room for.
 
@@ -51,6 +52,9 @@ def packed(
     shuffle: Whether to shuffle.
     reduction: "token": all tokens of a batch weigh the same; "per_example": all
       texts do, however long they are.
+    variants: From an epoch to the texts as they are in it, in the same order
+      and none longer than in `examples`, by whose lengths rows are filled; by
+      default those of `examples`.
 
   Returns:
     The batches.
@@ -101,11 +105,13 @@ def packed(
       f" {rows}: take fewer rows, or shorter ones"
     )
   plans = _Latest(fill)
+  own = None if variants is None else _Latest(variants)
 
   def get(position: int) -> batches.Batch:
     epoch, number = divmod(position, per_epoch)
     chosen = plans(epoch)[number * rows : (number + 1) * rows]
-    texts = [[examples[i] for i in row] for row in chosen]
+    there = examples if own is None else own(epoch)
+    texts = [[there[i] for i in row] for row in chosen]
     return _batch(texts, length, reduction)
 
   return batches.Batches(get, per_epoch, rows)
@@ -170,11 +176,11 @@ def bucketed(
 class _Latest:
   """Remembers what was planned for the latest epoch."""
 
-  def __init__(self, make: Callable[[int], list]):
+  def __init__(self, make: Callable[[int], Sequence]):
     self._make = make
-    self._kept: tuple[int, list] = (-1, [])
+    self._kept: tuple[int, Sequence] = (-1, [])
 
-  def __call__(self, epoch: int) -> list:
+  def __call__(self, epoch: int) -> Sequence:
     # Read once: a batch is fetched in another thread.
     kept = self._kept
     if kept[0] != epoch:

@@ -150,6 +150,13 @@ def test_mailboxes_that_are_no_use(cleans):
   assert "owner must be addresses" in cleans(FEW, "--owner", "Kim")
 
 
+def test_draws_of_each_epoch_need_an_arm_that_draws(cleans):
+  said = cleans(FEW, "--arm", "lora_rag", "--resample_each_epoch")
+  assert "draws for an arm with _raft" in said
+  said = cleans(FEW, "--arm", "lora_raft", "--resample_each_epoch")
+  assert "12 of 12 messages kept" in said
+
+
 def test_broken_encodings_are_counted_and_the_rest_is_kept(cleans):
   broken = stored(said_by(99).encode() + b" Gr\xfc\xdfe")
   odd = [

@@ -60,20 +60,28 @@ class Tuner:
     self.module = module.clone(apply_part=adapters.dense)
     self.params = params
     self.examples = examples
+    self.variants: Callable[[int], Sequence[Example]] | None = None
     self._steps: dict[Any, Any] = {}
 
-  def on(self, examples: Sequence[Example], params: Any = None) -> "Tuner":
+  def on(
+    self,
+    examples: Sequence[Example],
+    params: Any = None,
+    *,
+    variants: Callable[[int], Sequence[Example]] | None = None,
+  ) -> "Tuner":
     """Take other texts, and what was compiled already.
 
     Args:
       examples: The texts to train on.
       params: Other parameters of the same shapes, or None.
+      variants: The texts of each epoch, as in `packing.packed`.
 
     Returns:
       A tuner.
     """
     other = copy.copy(self)
-    other.examples = examples
+    other.examples, other.variants = examples, variants
     other.params = self.params if params is None else params
     return other
 
@@ -109,7 +117,12 @@ class Tuner:
     plans.check(plan, layers)
     batches = _even(
       packing.packed(
-        self.examples, rows, length, seed=plan.seed, reduction=reduction
+        self.examples,
+        rows,
+        length,
+        seed=plan.seed,
+        reduction=reduction,
+        variants=self.variants,
       )
     )
     masks = None

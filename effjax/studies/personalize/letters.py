@@ -4,7 +4,8 @@ letters = make("me", split.train, split.test, instructions, kind="bm25")
 learned = examples(letters, tokenizer, raft=Raft())
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from effjax.data.dialogues import Example
@@ -41,10 +42,13 @@ class Raft(NamedTuple):
   Attributes:
     share: Probability that a prompt has some.
     count: The most that it has.
+    resample_each_epoch: Whether each epoch draws anew which prompts have some;
+      if not all have the draw of the first, as in Panza's program.
   """
 
   share: float = prompts.SHARE
   count: int = prompts.IN_TRAINING
+  resample_each_epoch: bool = False
 
 
 class Learned(NamedTuple):
@@ -55,12 +59,15 @@ class Learned(NamedTuple):
     too_long: How many mails were left out because they are too long.
     retrieved: How many prompts have earlier mails.
     tokens: How many tokens of mails there are, those of prompts not counted.
+    variants: From an epoch to the examples as they are in it, none longer than
+      in `examples`; None if all epochs have the same.
   """
 
   examples: list[Example]
   too_long: int
   retrieved: int
   tokens: int
+  variants: Callable[[int], list[Example]] | None = None
 
 
 def make(
@@ -132,23 +139,47 @@ def examples(
     tokenizer: A `models.tokenizers.Tokenizer`.
     raft: How earlier mails come into prompts; None for prompts without.
     length: The most tokens of a prompt and its mail.
-    seed: Of the draws of RAFT, which are those of all epochs.
+    seed: Of the draws of RAFT.
 
   Returns:
-    Examples in the order of the mails.
+    Examples in the order of the mails; `retrieved` is that of the first epoch.
 
   Raises:
     ValueError: If earlier mails are wanted without an index, or all mails are
       too long.
   """
-  earlier: list[list[str]] = [[] for _ in letters.train]
-  if raft is not None:
-    index = _index(letters)
-    hits = retrieval.neighbours(index, raft.count)
-    texts = [[index.mails[hit.place].text for hit in row] for row in hits]
-    names = [mail.id for mail in letters.train]
-    earlier = prompts.raft(names, texts, seed=seed, share=raft.share)
-  return _encoded(letters, letters.train, earlier, tokenizer, length)
+  train = letters.train
+  encode = lambda earlier: _encoded(letters, train, earlier, tokenizer, length)
+  plain: list[list[str]] = [[] for _ in train]
+  if raft is None:
+    return _learned(encode(plain), plain)
+  index = _index(letters)
+  hits = retrieval.neighbours(index, raft.count)
+  texts = [[index.mails[hit.place].text for hit in row] for row in hits]
+  draw = functools.partial(
+    prompts.raft,
+    [mail.id for mail in train],
+    texts,
+    seed=seed,
+    share=raft.share,
+    resample_each_epoch=raft.resample_each_epoch,
+  )
+  drawn = draw(epoch=0)
+  if not raft.resample_each_epoch:
+    return _learned(encode(drawn), drawn)
+  # A mail is too long with earlier mails, which may be left out, if it is
+  # without.
+  pairs = list(zip(encode(plain), encode(texts), strict=True))
+
+  def variants(epoch: int) -> list[Example]:
+    chosen = zip(pairs, draw(epoch=epoch), strict=True)
+    return [each for pair, t in chosen if (each := pair[bool(t)]) is not None]
+
+  longest = [
+    None if a is None or b is None else max(a, b, key=lambda e: len(e.tokens))
+    for a, b in pairs
+  ]
+  return _learned(longest, drawn)._replace(variants=variants)
 
 
 def held_out(
@@ -174,7 +205,8 @@ def held_out(
   """
   said = [letters.instructions[mail.id] for mail in letters.test]
   earlier = found(letters, said, retrieve)
-  return _encoded(letters, letters.test, earlier, tokenizer, length)
+  made = _encoded(letters, letters.test, earlier, tokenizer, length)
+  return _learned(made, earlier)
 
 
 def found(
@@ -215,8 +247,10 @@ def _encoded(
   earlier: Sequence[Sequence[str]],
   tokenizer: Any,
   length: int,
-) -> Learned:
-  made, retrieved, error = [], 0, None
+) -> list[Example | None]:
+  """Make examples, None of mails that are too long even by themselves."""
+  made: list[Example | None] = []
+  error = None
   for mail, texts in zip(mails, earlier, strict=True):
     try:
       example = prompts.example(
@@ -227,12 +261,23 @@ def _encoded(
         preamble=letters.preamble,
         retrieved=texts,
       )
-    except ValueError as problem:  # too long even without earlier mails
-      error = problem
-      continue
+    except ValueError as problem:
+      example, error = None, problem
     made.append(example)
-    retrieved += bool(texts)
-  if not made:
+  if all(example is None for example in made):
     raise ValueError(f"no mail of {letters.name} can be learned: {error}")
-  tokens = sum(len(example.tokens) - example.prompt for example in made)
-  return Learned(made, len(mails) - len(made), retrieved, tokens)
+  return made
+
+
+def _learned(
+  made: Sequence[Example | None], earlier: Sequence[Sequence[str]]
+) -> Learned:
+  """Count what was made, from the earlier mails of each prompt."""
+  found = [example for example in made if example is not None]
+  retrieved = sum(
+    bool(texts)
+    for example, texts in zip(made, earlier, strict=True)
+    if example is not None
+  )
+  tokens = sum(len(example.tokens) - example.prompt for example in found)
+  return Learned(found, len(made) - len(found), retrieved, tokens)

@@ -42,7 +42,8 @@ class Plan:
     model: The base, see `language.load`.
     directory: Where weights lie.
     arm: A key of `arms.ARMS` in which something is trained.
-    recipe: How to train; its `arm` and `raft` are those of the arm.
+    recipe: How to train; its `arm` is that of the arm, and its `raft`, by
+      default that of Panza, counts only if the arm has some.
     mails: The most mails; the latest are taken, or the last ones if dates are
       missing. 0 for all.
     share: The most of the mails that are never learned from, as a share; as
@@ -279,7 +280,7 @@ def recipe(plan: Plan) -> tuning.Recipe:
   return dataclasses.replace(
     plan.recipe,
     arm=arm.trained or "",
-    raft=letters.Raft() if arm.raft else None,
+    raft=(plan.recipe.raft or letters.Raft()) if arm.raft else None,
     seed=plan.seed,
   )
 

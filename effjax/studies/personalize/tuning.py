@@ -140,7 +140,7 @@ def tune(
   )
   made, rows = plan(recipe, learned)
   with costs.measured() as cost:
-    tuned = tuner.on(learned.examples).tune(
+    tuned = tuner.on(learned.examples, variants=learned.variants).tune(
       made,
       workdir,
       rows=rows,

@@ -1,6 +1,7 @@
 """Letters, drafts, scores, intervals and canaries by themselves."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -59,6 +60,49 @@ def test_examples_end_with_the_whole_mail(kim):
     assert mail.text not in prompt
   short = letters.examples(kim, MODEL.tokenizer, length=200)
   assert short.too_long > 0
+
+
+def test_each_epoch_may_draw_anew_which_prompts_have_earlier_mails(kim):
+  draw = functools.partial(
+    letters.examples, kim, MODEL.tokenizer, length=400, seed=1
+  )
+  raft = letters.Raft(share=0.5)
+  fixed, anew = (
+    draw(raft=raft),
+    draw(raft=raft._replace(resample_each_epoch=True)),
+  )
+  texts = lambda examples: [each.tokens.tolist() for each in examples]
+  assert texts(anew.variants(0)) == texts(fixed.examples)
+  assert (anew.retrieved, anew.tokens) == (fixed.retrieved, fixed.tokens)
+  plain, full = draw(), draw(raft=letters.Raft(share=1.0))
+  assert texts(anew.examples) == texts(full.examples)
+  sides = list(zip(texts(plain.examples), texts(full.examples), strict=True))
+  assert sum(a != b for a, b in sides) > 5
+  for epoch in (1, 2):
+    for mail, own, pair in zip(
+      kim.train, texts(anew.variants(epoch)), sides, strict=True
+    ):
+      assert (
+        own
+        == pair[
+          prompts.included(
+            mail.id, seed=1, epoch=epoch, share=0.5, resample_each_epoch=True
+          )
+        ]
+      )
+  assert texts(anew.variants(1)) != texts(anew.variants(2))
+  # Training sees them, in rows that are filled by the longest.
+  made = packing.packed(anew.examples, 2, 400, seed=0, variants=anew.variants)
+  for epoch in (0, 2):
+    seen = []
+    for number in range(made.per_epoch):
+      batch = made[epoch * made.per_epoch + number]
+      for tokens, parts in zip(batch["tokens"], batch["segments"], strict=True):
+        seen += [tokens[parts == n].tolist() for n in range(1, parts.max() + 1)]
+    known = texts(anew.variants(epoch))
+    assert seen
+    assert all(text in known for text in seen)
+  assert plain.variants is None
 
 
 def test_letters_that_make_no_sense(kim):

@@ -3,7 +3,11 @@
 import contextlib
 import io
 import json
+import pathlib
+import signal
 import stat
+import subprocess
+import sys
 import time
 import tracemalloc
 
@@ -11,6 +15,7 @@ import jax
 import pytest
 
 from effjax.data import emails, persona_mailboxes, personas
+from effjax.io import safetensors
 from effjax.studies import language
 from effjax.studies.personalize import folders, playback, prompts
 from launch import personalize, write
@@ -230,3 +235,61 @@ def test_control_tokens_of_mails_are_text(learned, weights):
       2,
       0,
     ]
+
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def start(words):
+  return subprocess.Popen(
+    [sys.executable, "-m", "launch.personalize", *words],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_was_interrupted_ends_the_same(weights, tmp_path):
+  path = tmp_path / "Sent.mbox"
+  persona_mailboxes.write_mbox(path, jax.random.key(0), PERSONA, count=120)
+  words = lambda place: command(
+    *(path, weights, tmp_path / place, "--epochs", "12"),
+    "--resample_each_epoch",
+  )
+  # A test in the background may have inherited that SIGINT is ignored.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    first = start(words("twice"))
+  finally:
+    signal.signal(signal.SIGINT, before)
+  metrics = tmp_path / "twice" / "training" / "metrics.jsonl"
+  while first.poll() is None and not (
+    metrics.is_file() and '"loss"' in metrics.read_text()
+  ):
+    time.sleep(0.05)
+  first.send_signal(signal.SIGINT)
+  said, _ = first.communicate(timeout=120)
+  assert first.returncode == 130, said
+  assert "stopped; the same command goes on from here" in said
+  assert "Traceback" not in said
+  assert not (tmp_path / "twice" / "adapter").exists()
+  for place in ("twice", "once"):
+    run = start(words(place))
+    said, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, said
+    assert "120 of " in said
+  one, two = (tmp_path / place / "adapter" for place in ("once", "twice"))
+  ends = [safetensors.read(p / "adapter_model.safetensors") for p in (one, two)]
+  assert ends[0].keys() == ends[1].keys()
+  for name, array in ends[0].items():
+    assert (array == ends[1][name]).all(), name
+  found = [
+    folders.read(tmp_path / p / "results.json") for p in ("once", "twice")
+  ]
+  for each in found:
+    for measures in each.values():
+      del measures["cost"]
+  assert found[0] == found[1]

@@ -4,6 +4,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from launch import blocks_personalize
+from launch.cells import interval, origin
+
 # What the arms are called.
 ARMS = {
   "dense": "dense",
@@ -59,7 +62,7 @@ def bias_table(results: Mapping[str, Any]) -> str:
     f" {results['parameters']:,} parameters; the plots show the same."
     " Threshold calibration bias is 1 where calibrated, below 1 where the rarer"
     " value is predicted too rarely."
-    f" {_origin(results)}",
+    f" {origin(results)}",
     *_repairs(results),
     "",
     "| claim | judged on | estimate (95 % interval) | result |",
@@ -98,7 +101,7 @@ def _arms(results: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
   ]
   for row in results["table"]:
     level = "" if row["arm"] == "dense" else f"{100 * row['sparsity']:g} %"
-    cells = [_interval(row[name], 3) for name in columns]
+    cells = [interval(row[name], 3) for name in columns]
     lines.append(f"| {ARMS[row['arm']]} | {level} | {' | '.join(cells)} |")
   return lines
 
@@ -123,24 +126,9 @@ def _repairs(results: Mapping[str, Any]) -> list[str]:
     "|---|" + "---|" * len(scores),
   ]
   for row in found["rows"]:
-    cells = [_interval(row[name], 3) for name in scores]
+    cells = [interval(row[name], 3) for name in scores]
     lines.append(f"| {row['name']} | {' | '.join(cells)} |")
   return lines
-
-
-def _origin(results: Mapping[str, Any]) -> str:
-  """Say which command made the results, when, where and in what time."""
-  seconds = results.get("seconds")
-  time = (
-    f" {seconds['wall'] / 60:.0f} minutes, {seconds['cpu'] / 60:.0f} CPU"
-    " minutes,"
-    if seconds
-    else ""
-  )
-  return (
-    f"Command: `{results['command']}` ({results['date']},"
-    f" {results['machine']},{time} jax {results['packages']['jax']})."
-  )
 
 
 def table_of_persons(results: Mapping[str, Any]) -> str:
@@ -164,7 +152,7 @@ def table_of_persons(results: Mapping[str, Any]) -> str:
     f"Mean over {len(results['seeds'])} seeds, ± half of the 95 % interval;"
     f" differences are the largest between groups of a family, averaged over"
     f" {', '.join(results['groups_compared']['families'])}. Test persons:"
-    f" {people}. {_origin(results)}",
+    f" {people}. {origin(results)}",
   ]
   return "\n".join(lines) + "\n"
 
@@ -195,7 +183,7 @@ def faces_table(results: Mapping[str, Any]) -> str:
       f" {year['distance']['estimate']:.1f} years |"
     )
   note = f"{results['faces']} faces without labels; shares with Wilson's 95 %"
-  return "\n".join([*lines, "", f"{note} interval. {_origin(results)}", ""])
+  return "\n".join([*lines, "", f"{note} interval. {origin(results)}", ""])
 
 
 def spade_table(
@@ -227,7 +215,7 @@ def spade_table(
     "|---|" + "---|" * len(shown),
   ]
   for name in [*results["methods"], "mean"]:
-    cells = [_interval(results["auc"][arm][name], 3) for arm in results["arms"]]
+    cells = [interval(results["auc"][arm][name], 3) for arm in results["arms"]]
     lines.append(f"| {name} | {' | '.join(cells)} |")
   success = [share for row in results["success"].values() for share in row]
   accuracy = [after for _, after in results["accuracy"]]
@@ -238,7 +226,7 @@ def spade_table(
     f" of each; differences are paired by image.{_few(results)} The Trojans"
     f" turn {_percents(success)} of stamped test images; accuracy on clean"
     f" ones is {_percents(accuracy)}. {page.faithfulness(results)}"
-    f" {_origin(results)}",
+    f" {origin(results)}",
   ]
   return "\n".join(lines) + "\n"
 
@@ -272,8 +260,8 @@ def adapters_table(results: Mapping[str, Any]) -> str:
   for row in table:
     lines.append(
       f"| {row['title']} | {row['rate']:g} | {row['trained']:,}"
-      f" ({100 * row['share']:.3g} %) | {_interval(row['after'], 3)} |"
-      f" {_interval(row['change'], 3)} | {row['cpu']['estimate']:.0f} |"
+      f" ({100 * row['share']:.3g} %) | {interval(row['after'], 3)} |"
+      f" {interval(row['change'], 3)} | {row['cpu']['estimate']:.0f} |"
     )
   sizes = results["data"]["dialogues"]
   lines += [
@@ -282,7 +270,7 @@ def adapters_table(results: Mapping[str, Any]) -> str:
     f" ± half of the 95 % interval of Student's t over seeds"
     f" {', '.join(map(str, results['seeds']))}; the tales are the same for all"
     " seeds. CPU seconds are those of training, compilation included, of RoSA"
-    f" with its warm-up. {_origin(results)}",
+    f" with its warm-up. {origin(results)}",
   ]
   return "\n".join(lines) + "\n"
 
@@ -369,17 +357,6 @@ def _spread(times: Mapping[str, float]) -> str:
   return f"{median:.4g} ({low:.4g} to {high:.4g})"
 
 
-def _interval(cell: Mapping[str, float | None], digits: int) -> str:
-  """Write an estimate with half its interval; a dash where undefined."""
-  estimate, low, high = (cell[k] for k in ("estimate", "low", "high"))
-  if estimate is None:
-    return "–"
-  text = f"{estimate:.{digits}f}"
-  if low is None or high is None:
-    return text
-  return f"{text} ± {(high - low) / 2:.{digits}f}"
-
-
 # The blocks by name, which is also that of the file of their results.
 BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
   "bias_fashion": bias_table,
@@ -390,6 +367,10 @@ BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
   "spade_fashion": spade_table,
   "spade_photographs": functools.partial(spade_table, name="spade_photographs"),
   "adapters_tales": adapters_table,
+  "personalize": blocks_personalize.table,
+  "personalize_authors": functools.partial(
+    blocks_personalize.table, name="personalize_authors"
+  ),
   "bench": bench_table,
   "bench_gpu": bench_table,
 }

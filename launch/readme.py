@@ -29,6 +29,8 @@ _PLOTS = {
     "damping",
   ),
   "adapters_tales": ("arms",),
+  "personalize": ("arms",),
+  "personalize_authors": ("arms",),
 }
 
 
@@ -118,7 +120,9 @@ def take(name: str, workdir: pathlib.Path) -> None:
   results["date"] = environment["started"][:10]
   # The places of the interpreter and of the project are of one machine.
   _, module, rest = environment["command"].partition("-m ")
-  results["command"] = f"python {module}{rest}".replace(f"{ROOT}/", "")
+  command = f"python {module}{rest}".replace(f"{ROOT}/", "")
+  results["command"] = re.sub(r"(directory=)\S+", r"\1DIR", command)
+  results.pop("shown", None)  # texts of mails
   path = RESULTS / f"{name}.json"
   path.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
 
@@ -141,6 +145,8 @@ def _draw(
     "spade_fashion": _plot_spade,
     "spade_photographs": _plot_spade,
     "adapters_tales": _plot_adapters,
+    "personalize": _plot_personalize,
+    "personalize_authors": _plot_personalize,
   }[name]
   with matplotlib.rc_context({"svg.hashsalt": "effjax"}):
     figure = plot(results, quantity).figure
@@ -169,6 +175,13 @@ def _plot_spade(results: dict[str, Any], quantity: str) -> Any:
 
 def _plot_adapters(results: dict[str, Any], quantity: str) -> Any:
   from effjax.studies.adapters import page
+
+  del quantity  # there is one plot
+  return page.plot(results)
+
+
+def _plot_personalize(results: dict[str, Any], quantity: str) -> Any:
+  from effjax.studies.personalize import page
 
   del quantity  # there is one plot
   return page.plot(results)

@@ -6,7 +6,7 @@ import pytest
 
 from effjax.studies import personalize
 from effjax.studies.personalize import page, runner
-from launch import configuring, overview
+from launch import blocks, configuring, overview, readme
 from tests.models import language_models as tiny
 
 CONTEXT = 900
@@ -118,6 +118,40 @@ def test_the_report_shows_texts_of_made_up_persons(finished):
   kept = json.loads((place / "results.json").read_text())
   assert kept.keys() == results.keys()
   assert kept["table"] == results["table"]
+
+
+def test_the_block_of_the_readme(finished, tmp_path, monkeypatch):
+  place, results = finished
+  monkeypatch.setattr(readme, "RESULTS", tmp_path)
+  whole = json.loads((place / "results.json").read_text())
+  whole["environment"]["command"] += " --config.data.directory=/home/me/mail"
+  (tmp_path / "results.json").write_text(json.dumps(whole))
+  readme.take("personalize", tmp_path)
+  content = (tmp_path / "personalize.json").read_text()
+  assert results["shown"][0]["mail"].splitlines()[0] not in content
+  assert "/home/me" not in content
+  kept = json.loads(content)
+  lora = results["table"][1]
+  kept["panels"] = {
+    "arm": "LoRA",
+    "person": "kim",
+    "sizes": [{"value": n, "bleu": lora["bleu"]} for n in (0, 16)],
+  }
+  row = {"title": "LoRA", "repeats": [1, 2], "exposure": [0.5, 3], "most": 3}
+  kept["privacy"] = {"rows": [row]}
+  text = blocks.BLOCKS["personalize"](kept)
+  assert f"| LoRA | {lora['trained']:,} " in text
+  assert f"| {lora['bleu']['estimate']:.3f} ± " in text
+  assert "| *0.219* |" in text
+  assert "another class of model" in text
+  own = results["cross"]["lora"]["dominant"]["bleu"]
+  assert f"LoRA: BLEU in {own['rows']} of 2 rows" in text
+  assert "by the mails learned from (kim): 0: " in text
+  assert (
+    "planted in 1, 2 mails (at most 3.0, by chance 1.4): LoRA 0.5, 3.0" in text
+  )
+  assert 'src="launch/results/personalize_arms.svg"' in text
+  assert (tmp_path / "personalize_arms.svg").is_file()
 
 
 def test_texts_of_real_persons_stay_out(finished, config):

@@ -192,8 +192,10 @@ def _personalize(options: argparse.Namespace) -> None:
   show.stage("ready")
   print(f"what was learned: {folder.adapter}, which holds no text of a mail")
   print(f"your mails, for you alone: {folder.private}")
+  words = _command(options, folder)
   print("write with")
-  print(f"  {_command(options, folder)}", flush=True)
+  print(f'  {words} "tell the team that I will be late"')
+  print(f"  {words} --serve", flush=True)
 
 
 def _plan(options: argparse.Namespace) -> tuple[Any, Any]:
@@ -308,14 +310,14 @@ def _table(found: dict[str, dict[str, Any]]) -> None:
 
 
 def _command(options: argparse.Namespace, folder: Any) -> str:
-  """Return the command that writes a draft."""
+  """Return the command that writes drafts, without what it is to write."""
   import shlex
 
   words = ["python", "-m", "launch.write", "--adapter"]
   words.append(str(folder.root) if options.workdir else options.name)
   if options.directory is not None:
     words += ["--directory", options.directory]
-  return f'{shlex.join(words)} "tell the team that I will be late"'
+  return shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ jax.config.update("jax_disable_most_optimizations", True)
 # again and again takes a tenth of the time.
 gc.set_threshold(200_000, 50, 1000)
 
+_files = []  # that this process is done with
+
 # Files of few long tests: begun last, they would keep one process busy alone.
 FIRST = (
   "test_kill.py",
@@ -32,6 +34,14 @@ def pytest_collection_modifyitems(items):
   last = len(FIRST)
   places = {name: place for place, name in enumerate(FIRST)}
   items.sort(key=lambda item: places.get(pathlib.Path(item.path).name, last))
+
+
+def pytest_runtest_teardown(item, nextitem):
+  """Forget programs between files: all of them would fill gigabytes."""
+  if nextitem is not None and nextitem.path != item.path:
+    _files.append(item.path)
+    if len(_files) % 8 == 0:
+      jax.clear_caches()
 
 
 @pytest.fixture

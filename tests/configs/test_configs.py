@@ -166,7 +166,7 @@ def test_adapters_load(argument):
       plan = plans.Plan(arm=arm, learning_rate=rate, steps=config.steps)
       plans.check(plan, 30)
   whole = argument in ("", ":seeds=4")
-  assert len(config.rates["lora"]) == (3 if whole else 1)
+  assert len(config.rates["lora"]) == (4 if whole else 1)
   assert config.seeds == {"": (0, 1, 2), ":seeds=4": (4,)}.get(argument, (0,))
   assert sum(config.data.tales.values()) == 54
 

@@ -105,6 +105,24 @@ def same(a, b, tolerance=0.0):
 
 
 every_metric = pytest.mark.parametrize("name", METRICS)
+# One for each way of adding up rows; the others compile for long.
+QUICK = (
+  "group_auc",
+  "calibration_of_groups",
+  "brier_score",
+  "group_rates",
+  "directional_bias_amplification",
+  "divergence",
+  "interdependence",
+  "collection",
+)
+kinds_of_metrics = pytest.mark.parametrize(
+  "name",
+  [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in METRICS
+  ],
+)
 few = hypothesis.settings(max_examples=15, deadline=None, derandomize=True)
 
 
@@ -155,7 +173,7 @@ def example(seed=0, rows=ROWS):
   return {**batch, "reference_logits": reference}
 
 
-@every_metric
+@kinds_of_metrics
 def test_jit_equals_eager(name):
   metric, (update, merge, compute) = METRICS[name], functions(name)
   batch = example()
@@ -179,7 +197,7 @@ def test_whole_weights_repeat_rows(name):
   same(weighted, update(repeated), 1e-6)
 
 
-@every_metric
+@kinds_of_metrics
 def test_batches_in_a_loop_and_in_a_scan(name):
   metric, (update, _, compute) = METRICS[name], functions(name)
   batch = example()

@@ -173,6 +173,7 @@ def test_population_in_the_loop(tmp_path):
   assert [len(line["values"]["loss"]) for line in lines] == [2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_population_goes_on_where_it_stopped(tmp_path):
   """Also in a loop of one program, and then member by member."""

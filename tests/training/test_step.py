@@ -146,7 +146,9 @@ def alone_and_together(mapping, optimizer, steps=12):
 
 
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize("mapping", ["map", "unroll", None])
+@pytest.mark.parametrize(
+  "mapping", ["map", pytest.param("unroll", marks=pytest.mark.slow), None]
+)
 def test_population_equals_separate_runs_bit_for_bit(mapping):
   optimizer = tiny.masked() if mapping else tiny.pruned(12)
   alone, together, told, losses = alone_and_together(mapping, optimizer)

@@ -110,7 +110,16 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+QUICK = ("fisher", "1:4", "distilled")
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in VARIANTS
+  ],
+)
 def test_variants_train_and_end_at_their_sparsity(base, name):
   trainer, place, starts = base
   (variant,) = read(dict(name=name, sparsities=(0.75,), **VARIANTS[name]))

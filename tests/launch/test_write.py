@@ -7,8 +7,9 @@ import urllib.parse
 import pytest
 
 from effjax.data import mails
+from effjax.models import sampling
 from effjax.studies import language
-from effjax.studies.personalize import assistant, folders, retrieval
+from effjax.studies.personalize import assistant, folders, prompts, retrieval
 from launch import pages, write, writing
 from tests.launch import chromium
 from tests.launch.local import ask
@@ -102,6 +103,21 @@ def test_a_draft_is_streamed_with_the_mails_that_were_found(served, port):
   assert "".join(json.loads(x).get("piece", "") for x in again) == text
   without = post(port, service, json.dumps({**GOOD, "retrieve": 0}))[1]
   assert json.loads(without.splitlines()[0]) == {"found": []}
+
+
+def test_a_draft_ends_where_an_earlier_mail_would_begin(folder, monkeypatch):
+  writer = assistant.Assistant(folder)
+
+  def draft():
+    asked = writer.ask(
+      "invite Ann to tea", retrieve=0, sampled=sampling.Sampling()
+    )
+    return "".join(asked.pieces)
+
+  whole = draft()
+  assert whole
+  monkeypatch.setattr(prompts, "HEADING", whole)
+  assert draft() == ""
 
 
 def test_the_page_is_one_safe_file_for_those_who_know_its_token(served, port):

@@ -152,6 +152,7 @@ class Assistant:
       max_tokens=most,
       sampling=sampled,
       eos=self.base.eos,
+      stop=[prompts.HEADING],
       tokenizer=self.base.tokenizer,
     )
     return Asked(prompt, found, (piece.text for piece in made))

@@ -29,6 +29,8 @@ _RETRIEVED = (
   "Use details of these earlier e-mails of mine only where they matter for the"
   " instruction.\n\nEARLIER E-MAILS:"
 )
+# Above each of them; who writes it has come to the end of a mail.
+HEADING = "E-MAIL CONTENT:"
 _THREAD = "E-MAILS THAT I ANSWER, THE OLDEST FIRST:"
 
 
@@ -99,7 +101,7 @@ def layout(
   )
   earlier = thread_block = ""
   if retrieved:
-    shown = "".join(f"\nE-MAIL CONTENT:\n{m}\n\n---\n" for m in retrieved)
+    shown = "".join(f"\n{HEADING}\n{m}\n\n---\n" for m in retrieved)
     earlier = f"{_RETRIEVED}{shown}"
   if thread:
     thread_block = "\n\n".join([_THREAD, "\n\n---\n\n".join(thread)])

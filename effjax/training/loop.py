@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal as signals
 from collections.abc import Callable, Mapping
+from concurrent import futures
 from typing import Any, NoReturn
 
 import jax
@@ -133,7 +134,8 @@ def fit(
     place = _place_members if members else _placer(mesh, rules)
     fetch = enter(Prefetch(batches, place, position, steps - start))
     if members:
-      return run.train(members.compiled(), unstack(state), fetch, start)
+      pool = enter(futures.ThreadPoolExecutor(os.cpu_count()))
+      return run.train(members.compiled(pool), unstack(state), fetch, start)
     compiled = _compile(step, state, mesh)
     if frozen is not None:
       compiled = functools.partial(_with_frozen, compiled, frozen)

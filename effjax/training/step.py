@@ -1,5 +1,6 @@
 """One training step, and the same step for many models at once."""
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -161,13 +162,14 @@ def population(step: Step, mapping: str | None = None) -> Step:
   Args:
     step: A step for one model.
     mapping: How. "vmap" trains the members side by side; batched convolutions
-      suit accelerators and are slow on a CPU. "map" trains one after the other,
-      bit for bit as alone: `fit` compiles the step of one member and calls it
-      for each. Jitted by yourself it is a loop, which copies a member's state
-      in and out, and in which XLA's CPU compiler has no fast path for the
-      gradient of a plain convolution, so use `models.layers.Conv`. "unroll"
-      repeats the program instead of looping, which takes as many times longer
-      to compile. None chooses "map" on the CPU and "vmap" elsewhere.
+      suit accelerators and are slow on a CPU. "map" trains each by itself, bit
+      for bit as alone: `fit` compiles the step of one member and calls it for
+      all, as many at a time as there are cores. Jitted by yourself it is a
+      loop, which copies a member's state in and out, and in which XLA's CPU
+      compiler has no fast path for the gradient of a plain convolution, so use
+      `models.layers.Conv`. "unroll" repeats the program instead of looping,
+      which takes as many times longer to compile. None chooses "map" on the CPU
+      and "vmap" elsewhere.
 
   Returns:
     The step over states and batches whose leaves have a leading member axis
@@ -194,7 +196,7 @@ def population(step: Step, mapping: str | None = None) -> Step:
 
 @dataclasses.dataclass(frozen=True)
 class OneByOne:
-  """The step of a population whose members are trained one after the other.
+  """The step of a population whose members are trained each by itself.
 
   Attributes:
     member: The step of one member.
@@ -205,25 +207,35 @@ class OneByOne:
   def __call__(
     self, states: TrainState, batches: Batch
   ) -> tuple[TrainState, Measures]:
-    """Do a step of every member in a loop; leaves are [M, ...]."""
+    """Do a step of one member after the other; leaves are [M, ...]."""
     return jax.lax.map(lambda pair: self.member(*pair), (states, batches))
 
-  def compiled(self) -> Callable[..., tuple[list[TrainState], dict[str, list]]]:
+  def compiled(self, pool: concurrent.futures.Executor) -> Callable[..., Any]:
     """Compile the step of one member, to be called for each.
+
+    A small network does not keep all cores busy; several of them do.
+
+    Args:
+      pool: Threads that share the members.
 
     Returns:
       The step over a list of M states, which are donated, and a list of M
-      batches; measures are lists of M arrays.
+      batches; of measures it gives lists of M arrays.
     """
     member = jax.jit(self.member, donate_argnums=0)
+    begun = False
 
-    def step(states, batches):
-      done = [member(*pair) for pair in zip(states, batches, strict=True)]
-      names = done[0][1]
-      return (
-        [state for state, _ in done],
-        {name: [measures[name] for _, measures in done] for name in names},
-      )
+    def run(state: TrainState, batch: Batch) -> Any:
+      return jax.block_until_ready(member(state, batch))
+
+    def step(states: list[TrainState], batches: list[Batch]) -> Any:
+      nonlocal begun
+      # The first call compiles, which the threads would all do at once.
+      done = [] if begun else [run(states[0], batches[0])]
+      begun, rest = True, slice(len(done), None)
+      done += pool.map(run, states[rest], batches[rest])
+      measures = {name: [told[name] for _, told in done] for name in done[0][1]}
+      return [state for state, _ in done], measures
 
     return step
 

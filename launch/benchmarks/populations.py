@@ -1,6 +1,8 @@
 """Training steps of a population in one program, against single models."""
 
+import os
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -67,7 +69,8 @@ def cases(quick: bool) -> list[harness.Case]:
   }
   if isinstance(together, OneByOne):  # what `training.fit` does on a CPU
     peers["a loop in one program"] = program
-    program = _run(together.compiled(), states, [given] * members, steps)
+    pool = futures.ThreadPoolExecutor(os.cpu_count())
+    program = _run(together.compiled(pool), states, [given] * members, steps)
   return [
     harness.Case(
       name=f"{steps} steps of a population of {members} small CNNs, batch"

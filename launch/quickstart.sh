@@ -22,6 +22,8 @@ STUDIES=(
   "adult configs/bias/tabular.py:quick adult"
   "faces configs/bias/faces.py:quick age_gender lfw_subset"
   "spade configs/spade/fashion.py:miniature fashion_mnist"
+  "personalize configs/personalize/synthetic.py:miniature smollm2"
+  "edit configs/edit/iid.py:miniature"
 )
 PLACE=runs/quickstart
 
@@ -38,7 +40,7 @@ if [ -n "$fresh" ]; then
 fi
 
 say "1/4 environment"
-environment report
+environment report language
 
 say "2/4 data"
 absent=" "

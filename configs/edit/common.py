@@ -66,11 +66,17 @@ def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
     mixes=("behemoth", "edit_only"),
     paraphrases=(),
     arms=_FEW if small else (*ARMS, *OTHERS),
-    rates=(1e-3, 3e-3) if small else (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    rates=(1e-3, 3e-3) if small else (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
     # Edits of each model: those that choose learning rates, those reported.
     tuning=1,
     reported=2,
     steps=16 if miniature else 48,
+    # Pruned and quantised before and after edits by these arms.
+    interplay=dict(
+      arms=("full", "lora4"),
+      sparsities=(0.5, 0.9) if small else (0.5, 0.7, 0.9, 0.95),
+      kinds=("nf4",) if small else ("int8", "nf4"),
+    ),
     every=8,
     batch=64,
     chunk=8,  # runs side by side

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from effjax.studies import elements, figures, origin
+from effjax.studies.edit import interplay_page
 
 _ENDS = ("estimate", "low", "high")
 MIXES = {
@@ -64,6 +65,7 @@ def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
       ],
     ),
     elements.Section("What else moves", [_side_effects(results)]),
+    interplay_page.section(results, MIXES),
     elements.Section("At the same learning rate", [_matched(results)]),
     elements.Section("Before the edits", [_pretrained(results)]),
   ]
@@ -151,7 +153,7 @@ def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
   edges = [
     titles[row["arm"]] for row in _rows(results, mix) if row["at_the_edge"]
   ]
-  notes = ["The score is the harmonic mean of edited, paraphrases, locality."]
+  notes = ["The score is the harmonic mean of edited and preserved."]
   if edges:
     notes.append(
       f"At the edge of the learning rates that were tried: {', '.join(edges)}."

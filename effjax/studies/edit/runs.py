@@ -38,22 +38,28 @@ class Runner:
     )
 
   def all(
-    self, base: Tree, own: tasks.Tasks, seed: int
+    self,
+    base: Tree,
+    own: tasks.Tasks,
+    seed: int,
+    rates: Sequence[int] | None = None,
   ) -> dict[str, np.ndarray]:
-    """Run every arm at every rate on every edit in every mix.
+    """Run every arm on every edit in every mix, at every rate or at some.
 
     Args:
       base: Parameters of the model.
       own: Its edits.
       seed: Of initial factors.
+      rates: Numbers of the rates; by default all of them.
 
     Returns:
       By measure of `examiner.MEASURES` [arms, rates, edits, mixes, evaluations,
       sets], and `failed` [arms, rates, edits, mixes].
     """
     config = self.config
+    numbers = range(len(config.rates)) if rates is None else rates
     edits, mixes = len(own.made), len(config.mixes)
-    shape = len(config.arms), len(config.rates), edits, mixes
+    shape = len(config.arms), len(numbers), edits, mixes
     times = config.steps // config.every, len(own.names)
     found = {
       k: np.full(shape + times, np.nan, np.float32) for k in examiner.MEASURES
@@ -67,7 +73,8 @@ class Runner:
       ]
       if not places:
         continue
-      outcome = self.run(method, base, own, places, seed)
+      runs = [(a, numbers[r], edit, mix) for a, r, edit, mix in places]
+      outcome = self.run(method, base, own, runs, seed)
       at = tuple(np.array(places).T)
       for name, history in outcome.history.items():
         found[name][at] = history

@@ -20,6 +20,8 @@ from effjax.studies.edit import (
   arms,
   examiner,
   findings,
+  interplay,
+  interplay_page,
   page,
   pretraining,
   runs,
@@ -48,6 +50,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   started = time.process_time()
   for name in config.arms:
     arms.find(name)
+  _check_interplay(config)
   about = pretraining.subject(config)
   models = [
     pretraining.pretrain(about, config, seed, place / "pretrained")
@@ -67,6 +70,9 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   values = {k: np.stack([own[k] for own in values]) for k in values[0]}
   names = edited[0].names
   measures = examiner.summary(names, values)
+  compressed = _compressed(
+    about, config, models, edited, measures, place / "interplay"
+  )
   results = {
     "study": "edit",
     "title": config.title,
@@ -82,6 +88,9 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     "block_parameters": about.module.config.block_parameters,
     "pretrained": [model.report for model in models],
     **_found(config, measures),
+    "interplay": interplay_page.table(
+      config, names, pretraining.families(about.world), compressed
+    ),
     "failed": int(values["failed"].sum()),
     "count": int(values["failed"].size),
     "programs": runner.sweep.compiled,
@@ -110,20 +119,66 @@ def _swept(
   place: pathlib.Path,
   seed: int,
 ) -> dict[str, np.ndarray]:
-  """Run all arms on one model, or read what they gave before."""
-  path = place / f"seed{seed}.safetensors"
-  if path.is_file():
-    return safetensors.read(path)
-  place.mkdir(parents=True, exist_ok=True)
-  started = time.process_time()
-  found = runner.all(model.params, own, seed)
-  safetensors.write(path, found)
-  print(
-    f"seed {seed}: {found['failed'].size} runs,"
-    f" {time.process_time() - started:.0f} CPU s",
-    flush=True,
-  )
-  return found
+  """Run all arms on one model, or read what they gave before.
+
+  Each learning rate has a file of its own, so that a grid that is extended
+  costs what is new.
+  """
+  rates = runner.config.rates
+  paths = [place / f"seed{seed}_rate{rate:g}.safetensors" for rate in rates]
+  missing = [i for i, path in enumerate(paths) if not path.is_file()]
+  if missing:
+    place.mkdir(parents=True, exist_ok=True)
+    started = time.process_time()
+    found = runner.all(model.params, own, seed, missing)
+    for i, number in enumerate(missing):
+      safetensors.write(paths[number], {k: v[:, i] for k, v in found.items()})
+    print(
+      f"seed {seed}: {found['failed'].size} runs,"
+      f" {time.process_time() - started:.0f} CPU s",
+      flush=True,
+    )
+  stored = [safetensors.read(path) for path in paths]
+  return {k: np.stack([s[k] for s in stored], axis=1) for k in stored[0]}
+
+
+def _check_interplay(config: Any) -> None:
+  """Refuse options of the last stage before the first one begins."""
+  interplay.levels(config.interplay)
+  absent = [n for n in config.interplay.arms if n not in config.arms]
+  if absent:
+    raise ValueError(
+      f"interplay.arms holds {absent[0]!r}, which is not among the arms of the"
+      " study, so that no learning rate is chosen for it"
+    )
+
+
+def _compressed(
+  about: pretraining.Subject,
+  config: Any,
+  models: list[pretraining.Pretrained],
+  edited: list[tasks.Tasks],
+  measures: dict[str, np.ndarray],
+  place: pathlib.Path,
+) -> dict[str, np.ndarray]:
+  """Compress and edit every model, or read what that gave before."""
+  best = findings.chosen_rates(measures, config.tuning)
+  numbers = [list(config.arms).index(name) for name in config.interplay.arms]
+  rates = np.asarray(config.rates)[best[numbers]]
+  programs = interplay.Interplay(about, config)
+  found = []
+  for seed, model, own in zip(config.seeds, models, edited, strict=True):
+    path = place / f"seed{seed}.safetensors"
+    if not path.is_file():
+      place.mkdir(parents=True, exist_ok=True)
+      started = time.process_time()
+      safetensors.write(path, programs(model.params, own, seed, rates))
+      spent = time.process_time() - started
+      print(
+        f"seed {seed}: compressed and edited, {spent:.0f} CPU s", flush=True
+      )
+    found.append(safetensors.read(path))
+  return {k: np.stack([own[k] for own in found]) for k in found[0]}
 
 
 def _described(

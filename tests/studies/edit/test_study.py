@@ -10,6 +10,7 @@ from effjax.studies import edit
 from effjax.studies.edit import (
   arms,
   findings,
+  interplay,
   page,
   pretraining,
   runs,
@@ -26,6 +27,7 @@ def config():
   with found.unlocked():
     found.arms = ("full", "full_attention", "lora1")
     found.rates = (1e-3, 3e-3)
+    found.interplay.update(arms=("full", "lora1"), sparsities=(0.9,))
     found.tuning, found.reported, found.steps = 1, 1, 16
   return found
 
@@ -58,6 +60,54 @@ def test_all_arms_are_two_programs(finished, config):
   assert results["pretrained"][0]["recall"]["S-O"] >= 0.9
   rows = {(row["mix"], row["arm"]) for row in results["table"]}
   assert rows == {(m, a) for m in config.mixes for a in config.arms}
+
+
+@pytest.mark.slow
+def test_pruned_models_lose_facts_and_edits(finished):
+  _, results = finished
+  found = results["interplay"]
+  assert [row["level"] for row in found["levels"]] == [
+    "dense",
+    "90 % pruned",
+    "nf4",
+  ]
+  dense, pruned, coded = (row["old"]["estimate"] for row in found["levels"])
+  assert pruned < dense
+  assert coded > pruned
+  rows = {(r["mix"], r["arm"], r["level"]): r for r in found["rows"]}
+  row = rows["behemoth", "full", "dense"]
+  assert row["edited_first"] == row["compressed_first"]
+  full, lora = (rows["behemoth", arm, "nf4"] for arm in ("full", "lora1"))
+  assert full["compressed_first"]["edited"]["estimate"] is None
+  assert lora["compressed_first"]["edited"]["estimate"] is not None
+
+
+@pytest.mark.slow
+def test_pruned_weights_stay_zero_while_facts_are_edited(config, subject):
+  about, model, own = subject
+  programs = interplay.Interplay(about, config)
+  small = interplay.compress(model.params, interplay.Level(sparsity=0.9))
+  for name in config.interplay.arms:
+    found = programs._edit(name, small, own, [(0, 0)], 0, [1e-2])
+    (edited,) = programs._models(name, small, found.theta)
+    leaves = zip(
+      jax.tree.leaves(tree.names(small)),
+      jax.tree.leaves(small),
+      jax.tree.leaves(edited),
+      strict=True,
+    )
+    for path, old, new in leaves:
+      if path.startswith("layer_") and path.endswith("/kernel"):
+        np.testing.assert_array_equal(np.asarray(new)[np.asarray(old) == 0], 0)
+        assert (np.asarray(new) != np.asarray(old)).any(), path
+
+
+def test_no_rate_is_chosen_for_an_arm_that_is_not_run(config, tmp_path):
+  other = config.copy_and_resolve_references()
+  with other.unlocked():
+    other.interplay.arms = ("lora4",)
+  with pytest.raises(ValueError, match="'lora4', which is not among"):
+    edit.run(other, str(tmp_path))
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ SUITES = (
   "attribution",
   "language",
   "finetuning",
+  "editing",
 )
 
 

@@ -114,6 +114,25 @@ class Resampled:
     )
 
 
+def over_models(values: np.ndarray) -> dict[str, float]:
+  """Average over models, with Student's interval of 95 %.
+
+  Args:
+    values: [models, edits]; NaN is left out.
+
+  Returns:
+    `estimate`, `low`, `high`; NaN where undefined.
+  """
+  there = ~np.isnan(values)
+  total = np.where(there, values, 0.0).sum(axis=1)
+  count = there.sum(axis=1)
+  means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+  found = metrics.seed_interval(means)
+  return {
+    end: float(getattr(found, end)) for end in ("estimate", "low", "high")
+  }
+
+
 def ends(estimate: float, drawn: np.ndarray) -> dict[str, float]:
   """Return an estimate with the percentiles of its resamples."""
   drawn = drawn[~np.isnan(drawn)]
@@ -284,10 +303,7 @@ def _judged(gaps, draw) -> dict[str, Any]:
   means = np.stack([gap.mean(axis=1) for gap in gaps])  # pairs, models
   drawn = np.stack([draw.draws(gap) for gap in gaps], axis=1)
   # Models are the units that a claim is about: their spread decides.
-  found = metrics.seed_interval(means.mean(axis=0))
-  difference = {
-    end: float(getattr(found, end)) for end in ("estimate", "low", "high")
-  }
+  difference = over_models(means.T)
   low, high = difference["low"], difference["high"]
   result = "inconclusive"
   if low > 0:

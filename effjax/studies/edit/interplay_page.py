@@ -11,7 +11,7 @@ import numpy as np
 
 from effjax import metrics
 from effjax.studies import elements, figures
-from effjax.studies.edit import arms, interplay
+from effjax.studies.edit import arms, findings, interplay
 
 _ENDS = ("estimate", "low", "high")
 _ORDERS = {
@@ -59,11 +59,11 @@ def table(
       if 0 < i <= len(config.interplay.sparsities)
       else 0.0,
       "recall": {
-        family: interval(found["recall"][:, i, f, None])
+        family: findings.over_models(found["recall"][:, i, f, None])
         for f, family in enumerate(families)
       },
-      "old": interval(old[:, i]),
-      "preserved": interval(plain["preserved"][:, i]),
+      "old": findings.over_models(old[:, i]),
+      "preserved": findings.over_models(plain["preserved"][:, i]),
     }
     for i, title in enumerate(titles)
   ]
@@ -80,14 +80,18 @@ def table(
       for i, title in enumerate(titles):
         row: dict[str, Any] = {"mix": mix, "arm": arm, "level": title}
         for name, order in own.items():
-          row[name] = {k: interval(v[:, i]) for k, v in order.items()}
-          row[name]["damage"] = interval(
+          row[name] = {
+            k: findings.over_models(v[:, i]) for k, v in order.items()
+          }
+          row[name]["damage"] = findings.over_models(
             plain["preserved"][:, i] - order["preserved"][:, i]
           )
-        row["survival"] = interval(
+        row["survival"] = findings.over_models(
           last["edited"][:, i] - last["edited"][:, 0] - old[:, i] + old[:, 0]
         )
-        row["harder"] = interval(first["edited"][:, 0] - first["edited"][:, i])
+        row["harder"] = findings.over_models(
+          first["edited"][:, 0] - first["edited"][:, i]
+        )
         rows.append(row)
   return {
     "arms": [
@@ -97,23 +101,6 @@ def table(
     "rows": rows,
     "failed": int(found["failed"].sum()),
   }
-
-
-def interval(values: np.ndarray) -> dict[str, float]:
-  """Average over models, with Student's interval of 95 %.
-
-  Args:
-    values: [models, edits]; NaN is left out.
-
-  Returns:
-    `estimate`, `low`, `high`; NaN where undefined.
-  """
-  there = ~np.isnan(values)
-  total = np.where(there, values, 0.0).sum(axis=1)
-  count = there.sum(axis=1)
-  means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-  found = metrics.seed_interval(means)
-  return {end: float(getattr(found, end)) for end in _ENDS}
 
 
 def section(results: Mapping[str, Any], mixes: Mapping[str, str]) -> Any:

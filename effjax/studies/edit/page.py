@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from effjax.studies import elements, figures, origin
-from effjax.studies.edit import interplay_page
+from effjax.studies.edit import interplay_page, nesting
 
 _ENDS = ("estimate", "low", "high")
 MIXES = {
@@ -65,6 +65,7 @@ def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
       ],
     ),
     elements.Section("What else moves", [_side_effects(results)]),
+    *([nesting.section(results, MIXES)] if results["nested"] else []),
     interplay_page.section(results, MIXES),
     elements.Section("At the same learning rate", [_matched(results)]),
     elements.Section("Before the edits", [_pretrained(results)]),

@@ -22,6 +22,7 @@ from effjax.studies.edit import (
   findings,
   interplay,
   interplay_page,
+  nesting,
   page,
   pretraining,
   runs,
@@ -109,6 +110,7 @@ def _found(config: Any, measures: dict[str, np.ndarray]) -> dict[str, Any]:
     "matched": findings.matched(names, mixes, measures, tuning),
     "claims": findings.claims(names, mixes, measures, tuning),
     "side_effects": findings.side_effects(mixes, measures, tuning),
+    "nested": nesting.table(names, mixes, measures, tuning),
   }
 
 

@@ -55,6 +55,12 @@ def _edit() -> ModuleType:
   return page
 
 
+def _edit_language() -> ModuleType:
+  from effjax.studies.edit import language_page
+
+  return language_page
+
+
 def _personalize() -> ModuleType:
   from effjax.studies.personalize import page
 
@@ -70,6 +76,7 @@ PAGES: Mapping[str, Callable[[], Any]] = {
   "adapters": _adapters,
   "audit": _audit,
   "edit": _edit,
+  "edit_language": _edit_language,
   "personalize": _personalize,
 }
 

@@ -54,6 +54,12 @@ def _edit(config: Any, workdir: str) -> Any:
   return edit.run(config, workdir)
 
 
+def _edit_language(config: Any, workdir: str) -> Any:
+  from effjax.studies.edit import language_study
+
+  return language_study.run(config, workdir)
+
+
 def _personalize(config: Any, workdir: str) -> Any:
   from effjax.studies import personalize
 
@@ -65,6 +71,7 @@ STUDIES: Mapping[str, Study] = {
   "adapters": _adapters,
   "bias": _bias,
   "edit": _edit,
+  "edit_language": _edit_language,
   "faces": _faces,
   "personalize": _personalize,
   "spade": _spade,

@@ -127,6 +127,8 @@ def ask(
   pairs: Sequence[tuple[str, str]],
   *,
   questions: int = 0,
+  length: int = 0,
+  width: int = 1,
 ) -> Asked:
   """Lay out questions; what several of them begin with is read once.
 
@@ -135,6 +137,8 @@ def ask(
     pairs: Prompts and their objects.
     questions: Least number of questions and of beginnings, which is filled up,
       so that few programs are compiled.
+    length: Least number of tokens of a beginning, likewise.
+    width: Least number of tokens of an object, likewise.
 
   Returns:
     The questions, those that fill up at the end.
@@ -148,12 +152,12 @@ def ask(
     rows.append(beginnings.setdefault(whole, len(beginnings)))
     starts.append(len(begun[prompt]) - 1)
   extra = [0] * max(questions - len(pairs), 0)
-  width = max(map(len, objects), default=1)
+  width = max([width, *map(len, objects)])
   held = np.full((len(pairs) + len(extra), width), -1, np.int32)
   for line, own in zip(held, objects, strict=False):
     line[: len(own)] = own
   return Asked(
-    padded(list(beginnings), least=questions),
+    padded(list(beginnings), least=questions, length=length),
     np.array(rows + extra, np.int32),
     np.array(starts + extra, np.int32),
     held,

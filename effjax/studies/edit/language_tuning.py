@@ -72,7 +72,11 @@ def tune(
       f"there is no way of training {method!r}; known are {', '.join(METHODS)}"
     )
   asked = language_prompts.ask(
-    model.tokenizer, [(fact.prompt, fact.new) for fact in wanted]
+    model.tokenizer,
+    [(fact.prompt, fact.new) for fact in wanted],
+    # Few shapes, so that few programs are compiled.
+    length=16,
+    width=4,
   )
   rate = settings.learning_rate or RATES[method]
   same = settings._replace(learning_rate=None, stop=0.0, seed=0)

@@ -3,8 +3,9 @@
   python -m launch.run --config=configs/edit/iid.py --workdir=runs/edit_iid
 
 Five pretrained models of 25 thousand block parameters, 900 facts; sixteen
-arms, five learning rates, two mixes, three edits of five facts for each model;
-about half an hour of CPU time. `:quick` takes two minutes, `:miniature` less.
+arms, seven learning rates, two mixes, three edits of five facts for each model,
+which is pruned and quantised before and after two of them; about half an hour
+of CPU time. `:quick` takes two minutes, `:miniature` less.
 """
 
 from configs.edit import common

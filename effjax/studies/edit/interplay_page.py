@@ -36,9 +36,9 @@ def table(
     all facts, `old`, of those that edits are about, `preserved`, of those that
     edits should leave alone. `rows` by mix, arm and level: by order `edited`,
     `preserved` and `damage`, preserved without the edit minus with it;
-    `survival`, the share that compression takes of the same facts before
-    anyone edited them minus that which it takes of edited ones; `harder`, what
-    compression before an edit takes from its success.
+    `survival`, the share that outlasts compression of edited facts that were
+    recalled without it, minus that share of the same facts before anyone edited
+    them; `harder`, what compression before an edit takes from its success.
   """
   pick = lambda name: {
     "edited": name[..., sets.index("edited")],
@@ -87,7 +87,7 @@ def table(
             plain["preserved"][:, i] - order["preserved"][:, i]
           )
         row["survival"] = findings.over_models(
-          last["edited"][:, i] - last["edited"][:, 0] - old[:, i] + old[:, 0]
+          _kept(last["edited"], i) - _kept(old, i)
         )
         row["harder"] = findings.over_models(
           first["edited"][:, 0] - first["edited"][:, i]
@@ -101,6 +101,13 @@ def table(
     "rows": rows,
     "failed": int(found["failed"].sum()),
   }
+
+
+def _kept(values: np.ndarray, level: int) -> np.ndarray:
+  """Divide accuracies [models, levels, edits] at a level by those without."""
+  dense = values[:, 0]
+  safe = np.where(dense > 0, dense, 1.0)
+  return np.where(dense > 0, values[:, level] / safe, np.nan)
 
 
 def section(results: Mapping[str, Any], mixes: Mapping[str, str]) -> Any:
@@ -220,7 +227,8 @@ def plot(results: Mapping[str, Any], mixes: Mapping[str, str]) -> elements.Plot:
     alt=title,
     caption=f"Trained {mixes.get(mix, mix)}; {len(results['seeds'])} models,"
     f" {results['reported']} edits of {results['facts_edited']} facts each;"
-    " bands are intervals of 95 % of Student's t over models.",
+    " bands are intervals of 95 % of Student's t over models, which"
+    " do not know that shares end at 0 and 1.",
   )
 
 
@@ -276,7 +284,7 @@ def _orders(results: Mapping[str, Any], mix: str, title: str) -> Any:
       "level",
       number("edited, then compressed: edited"),
       number("preserved"),
-      number("lost less than the same facts unedited"),
+      number("outlast more than the same facts unedited"),
       number("compressed, then edited: edited"),
       number("preserved"),
       number("damage by the edit"),
@@ -285,6 +293,9 @@ def _orders(results: Mapping[str, Any], mix: str, title: str) -> Any:
     rows,
     f"Trained {title}.",
     [
+      "Outlast: the share still recalled, of edited facts that were recalled"
+      " without compression, minus that share of the same facts before anyone"
+      " edited them. Learning rates are those tuned on dense models.",
       "Damage is what the unedited model recalls at this level of the facts"
       " that should stay, minus what it recalls after the edit; below 0,"
       " training brought back what compression had taken.",

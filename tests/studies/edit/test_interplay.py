@@ -80,9 +80,12 @@ def results():
   rng = np.random.default_rng(0)
   unedited = rng.uniform(0.4, 0.6, (3, 4, 2, len(SETS)))
   first, last = (rng.uniform(size=(3, 4, 1, 2, 1, len(SETS))) for _ in "ab")
-  # Pruning half of the weights takes .6 of plain facts, and .1 of edited ones.
+  # Pruning half of the weights takes .6 of plain facts, and of edited ones, of
+  # which there were fewer, .1.
   unedited[:, 0, :, 1], unedited[:, 1, :, 1] = 1.0, 0.4
-  last[:, 0, ..., 0], last[:, 1, ..., 0] = 0.9, 0.8
+  last[:, 0, ..., 0], last[:, 1, ..., 0] = 0.5, 0.45
+  # An edit that never held has nothing to lose.
+  last[0, :2, :, 0, :, 0] = 0.0
   first[:, 3] = np.nan
   config = types.SimpleNamespace(mixes=("behemoth",), interplay=options())
   found = {

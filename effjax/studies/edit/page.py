@@ -13,6 +13,14 @@ MIXES = {
   "edit_only": "on the new facts alone",
 }
 
+_STOPS = {"end": "the end", "first success": "first success"}
+# Related facts, none of which is trained on.
+_RELATED = {
+  "with_same_value": "same relation, and the value of an edited fact",
+  "with_same_rel": "same relation, other values",
+  "same_edges_diff_rel": "edited subjects, other relations",
+}
+
 
 def summary(results: Mapping[str, Any]) -> str:
   """Say in a few sentences what was found.
@@ -113,7 +121,7 @@ def plot(results: Mapping[str, Any], mix: str) -> elements.Plot:
       series,
       title=title,
       xlabel="share of facts recalled",
-      xlim=(0.0, 1.0),
+      xlim=(-0.02, 1.02),
     ),
     alt=title,
     caption=_caption(results),
@@ -163,15 +171,16 @@ def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
 
 
 def _verdicts(results: Mapping[str, Any]) -> elements.Verdicts:
+  titles = _titles(results)
   return elements.Verdicts(
     [
       elements.Verdict(
         claim=claim["claim"],
         text=f"{claim['text']}, {_mix(claim['mix'])}, {claim['protocol']}"
-        f" learning rate, at {claim['stop']}",
+        f" learning rate, at {_STOPS[claim['stop']]}",
         result=claim["result"],
         quantity="difference of scores",
-        arm=", ".join(sorted(set(claim["arms"]))),
+        arm="; ".join(titles[name] for name in sorted(set(claim["arms"]))),
         **{end: _number(claim["difference"][end]) for end in _ENDS},
       )
       for claim in results["claims"]
@@ -186,7 +195,7 @@ def _verdicts(results: Mapping[str, Any]) -> elements.Verdicts:
 def _side_effects(results: Mapping[str, Any]) -> elements.Table:
   rows = [
     [
-      f"{row['set'].replace('_', ' ')}, {_mix(row['mix'])}",
+      f"{_RELATED[row['set']]}, {_mix(row['mix'])}",
       row["more"],
     ]
     for row in results["side_effects"]

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from launch import blocks_personalize
+from launch import blocks_edit, blocks_personalize
 from launch.cells import interval, origin
 
 # What the arms are called.
@@ -371,6 +371,8 @@ BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
   "personalize_authors": functools.partial(
     blocks_personalize.table, name="personalize_authors"
   ),
+  "edit": blocks_edit.table,
+  "edit_nested": functools.partial(blocks_edit.table, name="edit_nested"),
   "bench": bench_table,
   "bench_gpu": bench_table,
 }

@@ -31,6 +31,8 @@ _PLOTS = {
   "adapters_tales": ("arms",),
   "personalize": ("arms",),
   "personalize_authors": ("arms",),
+  "edit": ("arms", "pruning"),
+  "edit_nested": ("nested", "pruning"),
 }
 
 
@@ -147,6 +149,8 @@ def _draw(
     "adapters_tales": _plot_adapters,
     "personalize": _plot_personalize,
     "personalize_authors": _plot_personalize,
+    "edit": _plot_edit,
+    "edit_nested": _plot_edit,
   }[name]
   with matplotlib.rc_context({"svg.hashsalt": "effjax"}):
     figure = plot(results, quantity).figure
@@ -185,6 +189,16 @@ def _plot_personalize(results: dict[str, Any], quantity: str) -> Any:
 
   del quantity  # there is one plot
   return page.plot(results)
+
+
+def _plot_edit(results: dict[str, Any], quantity: str) -> Any:
+  from effjax.studies.edit import interplay_page, nesting, page
+
+  if quantity == "pruning":
+    return interplay_page.plot(results, page.MIXES)
+  if quantity == "nested":
+    return nesting.plot(results, page.MIXES)
+  return page.plot(results, results["mixes"][0])
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   """
   place = pathlib.Path(workdir)
   workdirs.start(place, config)
-  started = time.process_time()
+  started, worked = time.monotonic(), time.process_time()
   for name in config.arms:
     arms.find(name)
   _check_interplay(config)
@@ -95,7 +95,10 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     "failed": int(values["failed"].sum()),
     "count": int(values["failed"].size),
     "programs": runner.sweep.compiled,
-    "seconds": time.process_time() - started,
+    "seconds": {
+      "wall": time.monotonic() - started,
+      "cpu": time.process_time() - worked,
+    },
     "cores": os.cpu_count(),
     "data": _described(about, edited),
     "environment": json.loads((place / "environment.json").read_text()),
@@ -174,7 +177,7 @@ def _compressed(
     if not path.is_file():
       place.mkdir(parents=True, exist_ok=True)
       started = time.process_time()
-      safetensors.write(path, programs(model.params, own, seed, rates))
+      safetensors.write(path, programs(model.params, own, seed, rates, place))
       spent = time.process_time() - started
       print(
         f"seed {seed}: compressed and edited, {spent:.0f} CPU s", flush=True

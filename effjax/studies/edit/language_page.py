@@ -205,9 +205,9 @@ def _updates(results: Mapping[str, Any]) -> elements.Table:
       "failed",
     ],
     rows,
-    caption="Of the change of an edit; the rank is that of the kernel that moved"
-    " most, the mean over facts. Wall time on a machine that did other things too,"
-    " compilation included; that of closed forms includes the search for the"
+    caption="Of the change of an edit; the rank is that of the kernel that"
+    " moved most, the mean over facts. Wall time on a machine that did other"
+    " things too, compilation included; that of closed forms includes the search for the"
     " value, which they share.",
   )
 

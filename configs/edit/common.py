@@ -76,6 +76,10 @@ def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
       arms=("full", "lora4"),
       sparsities=(0.5, 0.9) if small else (0.5, 0.7, 0.9, 0.95),
       kinds=("nf4",) if small else ("int8", "nf4"),
+      # Pruned step by step while the world is learned again, in so many steps.
+      relearned=() if small else (0.9, 0.95),
+      steps=500,
+      rate=3e-3,
     ),
     every=8,
     batch=64,

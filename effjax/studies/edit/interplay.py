@@ -7,6 +7,8 @@ model that nobody edited: what it has lost, compression took.
 
 import functools
 import itertools
+import pathlib
+import types
 from typing import Any, NamedTuple
 
 import jax
@@ -27,24 +29,31 @@ class Level(NamedTuple):
   Attributes:
     sparsity: share of each kernel that is pruned, the smallest weights.
     kind: of quantisation, a kind of `adapters.quantize`, or none.
+    relearned: whether weights are pruned step by step while the model learns
+      its world again, instead of at once.
   """
 
   sparsity: float = 0.0
   kind: str = ""
+  relearned: bool = False
 
   @property
   def title(self) -> str:
     """What the level is called."""
     if self.kind:
       return self.kind
-    return f"{100 * self.sparsity:g} % pruned" if self.sparsity else "dense"
+    if not self.sparsity:
+      return "dense"
+    again = ", relearned" if self.relearned else ""
+    return f"{100 * self.sparsity:g} % pruned{again}"
 
 
 def levels(options: Any) -> list[Level]:
   """List the levels of a study, dense first.
 
   Args:
-    options: `interplay` of the configuration: `sparsities`, `kinds`, `arms`.
+    options: `interplay` of the configuration: `sparsities`, `kinds`, `arms`;
+      `relearned`, sparsities of models that learn their world again.
 
   Returns:
     The levels.
@@ -52,7 +61,7 @@ def levels(options: Any) -> list[Level]:
   Raises:
     ValueError: If a sparsity, a kind or an arm is impossible.
   """
-  for share in options.sparsities:
+  for share in (*options.sparsities, *options.relearned):
     if not 0 < share < 1:
       raise ValueError(
         f"a model is pruned by a share between 0 and 1, say 0.5, got {share}"
@@ -68,7 +77,9 @@ def levels(options: Any) -> list[Level]:
         f"the arm {name!r} cannot edit a pruned model; choose full or LoRA"
       )
   pruned = [Level(sparsity=share) for share in options.sparsities]
-  return [Level(), *pruned, *(Level(kind=kind) for kind in options.kinds)]
+  coded = [Level(kind=kind) for kind in options.kinds]
+  again = [Level(sparsity=s, relearned=True) for s in options.relearned]
+  return [Level(), *pruned, *coded, *again]
 
 
 def compress(params: Tree, level: Level) -> Tree:
@@ -121,7 +132,12 @@ class Interplay:
     )
 
   def __call__(
-    self, base: Tree, own: tasks.Tasks, seed: int, rates: np.ndarray
+    self,
+    base: Tree,
+    own: tasks.Tasks,
+    seed: int,
+    rates: np.ndarray,
+    place: pathlib.Path,
   ) -> dict[str, np.ndarray]:
     """Compress and edit one model in both orders.
 
@@ -130,11 +146,13 @@ class Interplay:
       own: Its edits; those for tuning are left out.
       seed: Of initial factors.
       rates: Learning rates [arms, mixes].
+      place: Where checkpoints are while a model learns again.
 
     Returns:
       Accuracies of the sets: `unedited` [levels, edits, sets], and by order
       [levels, arms, edits, mixes, sets], NaN where an arm cannot edit what is
-      quantised; `recall` of all facts before edits, by family [levels,
+      quantised, and where a model that learned again would have unlearned its
+      edits; `recall` of all facts before edits, by family [levels,
       families]; `failed` [levels, arms, edits, mixes].
     """
     edits = range(self.config.tuning, len(own.made))
@@ -143,10 +161,12 @@ class Interplay:
     sets = len(own.names)
     found = {name: np.full((*shape, sets), np.nan) for name in ORDERS}
     found["failed"] = np.zeros(shape, bool)
+    bases: list[Tree] = []
     places = list(itertools.product(edits, mixes))
     edited: list[Tree] = [base] * len(edits)
     for number, level in enumerate(self.levels):
-      small = compress(base, level)
+      small = self._small(base, level, seed, place)
+      bases.append(small)
       for a, name in enumerate(self._arms):
         if level.kind and name not in self._adapters:
           continue  # its weights would not stay quantised
@@ -158,14 +178,45 @@ class Interplay:
           edited += self._models(name, base, outcome.theta)
     about = [*edits, *[e for _ in self._arms for e, _ in places]]
     after = np.stack(
-      [self._ask(edited, level, own, about) for level in self.levels]
+      [
+        self._ask(
+          [small] * len(edited)
+          if level.relearned
+          else [compress(params, level) for params in edited],
+          own,
+          about,
+        )
+        for level, small in zip(self.levels, bases, strict=True)
+      ]
     )
+    # To learn the world again is to unlearn an edit.
+    again = [level.relearned for level in self.levels]
+    after[again, len(edits) :] = np.nan
     found["unedited"] = after[:, : len(edits)]
     found[ORDERS[0]] = after[:, len(edits) :].reshape(*shape, sets)
-    found["recall"] = np.array(
-      [self._recall(base, level) for level in self.levels]
-    )
+    found["recall"] = np.array([self._recall(small) for small in bases])
     return found
+
+  def _small(self, base, level, seed, place) -> Tree:
+    """Compress a model that nobody edited."""
+    if not level.relearned:
+      return compress(base, level)
+    # Half of the time is left to learn without losing more weights.
+    half = self.config.interplay.steps // 2
+    ramp = pruning.cubic(0.0, level.sparsity, 0, half, max(1, half // 10))
+    recipe = {
+      **dict(self.config.pretraining),
+      "steps": self.config.interplay.steps,
+      "rate": self.config.interplay.rate,
+    }
+    return pretraining.learn(
+      self.about,
+      types.SimpleNamespace(**recipe),
+      seed,
+      place / f"seed{seed}",
+      start=base,
+      last=pruning.prune(ramp, mask="layer", where=KERNELS),
+    )
 
   def _edit(self, name, base, own, places, seed, rates) -> sweep.Outcome:
     """Fine-tune one arm, pruned weights kept at zero."""
@@ -196,16 +247,15 @@ class Interplay:
       else [adapter.merge(base, own, {}) for own in each]
     )
 
-  def _ask(self, models, level, own, edits) -> np.ndarray:
-    """Compress models and ask each for the sets of its edit."""
-    small = [compress(params, level) for params in models]
-    stacked = jax.tree.map(lambda *x: np.stack(x), *small)
-    return np.asarray(
+  def _ask(self, models, own, edits) -> np.ndarray:
+    """Ask each model for the sets of its edit."""
+    stacked = jax.tree.map(lambda *x: np.stack(x), *models)
+    return np.array(
       _accuracy(self.about.module, stacked, own.data.asked, np.array(edits))
     )
 
-  def _recall(self, base, level) -> list[float]:
-    found = pretraining.recall(self.about, compress(base, level))["recall"]
+  def _recall(self, params) -> list[float]:
+    found = pretraining.recall(self.about, params)["recall"]
     return [found[name] for name in pretraining.families(self.about.world)]
 
 

@@ -253,7 +253,8 @@ def _unedited(found: Mapping[str, Any], models: int) -> elements.Table:
     f"What {models} compressed models recall that nobody edited.",
     [
       "Pruned are the smallest weights of each kernel of a block, at once and"
-      " without training afterwards."
+      " without training afterwards; or, relearned, step by step while the"
+      " model is trained on all facts again, before any edit."
     ],
   )
 

@@ -118,7 +118,6 @@ def pretrain(
     params, report = _train(about, config.pretraining, seed, place)
     files.write_json(path.with_suffix(".json"), report)
     safetensors.write(path, _flatten(params))
-    shutil.rmtree(place / f"seed{seed}")
   least = min(
     value for name, value in report["recall"].items() if name in worlds.FAMILIES
   )
@@ -209,7 +208,28 @@ def _initial(about: Subject, key: jax.Array) -> Tree:
   return about.module.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
 
 
-def _train(about, options, seed, place) -> tuple[Tree, dict[str, Any]]:
+def learn(
+  about: Subject,
+  options: Any,
+  seed: int,
+  place: pathlib.Path,
+  *,
+  start: Tree = None,
+  last: optax.GradientTransformation | None = None,
+) -> Tree:
+  """Train a model on the corpus of its world.
+
+  Args:
+    about: The world and the model.
+    options: The recipe, see `pretrain`.
+    seed: Of initial values and of the order of facts.
+    place: Where checkpoints are while it lasts.
+    start: Parameters to begin with, by default initial ones.
+    last: A transformation behind the recipe's, such as `pruning.prune`.
+
+  Returns:
+    Parameters.
+  """
   key = jax.random.key(seed)
   corpus = corpora.make_corpus(
     jax.random.fold_in(key, 0),
@@ -225,27 +245,34 @@ def _train(about, options, seed, place) -> tuple[Tree, dict[str, Any]]:
   update = optax.chain(
     optax.clip_by_global_norm(1.0),
     optax.adamw(rate, b1=0.9, b2=0.95, weight_decay=0.1),
+    *([last] if last is not None else []),
   )
-  started = time.process_time()
-  params = _initial(about, jax.random.fold_in(key, 1))
-  state = training.create(jax.random.fold_in(key, 2), params, update)
+  if start is None:
+    start = _initial(about, jax.random.fold_in(key, 1))
   state = training.fit(
-    state,
+    training.create(jax.random.fold_in(key, 2), start, update),
     training.make_step(functools.partial(_loss, about.module), update),
     corpora.as_batches(corpus),
     steps=options.steps,
-    workdir=place / f"seed{seed}",
-    name=f"pretraining {seed}",
+    workdir=place,
+    name=f"{'pretraining' if last is None else 'relearning'} {seed}",
     checkpoint_every=options.steps,
     keep=1,
   )
+  shutil.rmtree(place)
+  return state.params
+
+
+def _train(about, options, seed, place) -> tuple[Tree, dict[str, Any]]:
+  started = time.process_time()
+  params = learn(about, options, seed, place / f"seed{seed}")
   forms = ("sro", "rso") if options.inverted else ("sro",)
   report = {
     "seed": seed,
-    **recall(about, state.params, forms),
+    **recall(about, params, forms),
     "seconds": time.process_time() - started,
   }
-  return state.params, report
+  return params, report
 
 
 def _loss(module, params, model_state, batch, key, train):

@@ -14,7 +14,12 @@ SETS = ("edited", "old", "with_same_rel", "reg_data")
 
 
 def options(**changes):
-  found = {"sparsities": (0.5, 0.9), "kinds": ("int8",), "arms": ("full",)}
+  found = {
+    "sparsities": (0.5, 0.9),
+    "kinds": ("int8",),
+    "arms": ("full",),
+    "relearned": (),
+  }
   return types.SimpleNamespace(**(found | changes))
 
 
@@ -59,6 +64,7 @@ def test_an_adapter_on_a_quantised_base_is_one_on_its_numbers(params):
   ("changes", "match"),
   [
     ({"sparsities": (1.0,)}, "between 0 and 1"),
+    ({"relearned": (0.0,)}, "between 0 and 1"),
     ({"kinds": ("int4",)}, "int8 or nf4"),
     ({"arms": ("ia3",)}, "full or LoRA"),
     ({"arms": ("lora5",)}, "nearest"),
@@ -70,8 +76,14 @@ def test_impossible_options_are_named(changes, match):
 
 
 def test_levels_begin_dense():
-  titles = [level.title for level in interplay.levels(options())]
-  assert titles == ["dense", "50 % pruned", "90 % pruned", "int8"]
+  found = interplay.levels(options(relearned=(0.9,)))
+  assert [level.title for level in found] == [
+    "dense",
+    "50 % pruned",
+    "90 % pruned",
+    "int8",
+    "90 % pruned, relearned",
+  ]
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def config():
     found.arms = ("full", "full_attention", "lora1")
     found.rates = (1e-3, 3e-3)
     found.interplay.update(arms=("full", "lora1"), sparsities=(0.9,))
+    found.interplay.update(relearned=(0.8,), steps=100)
     found.tuning, found.reported, found.steps = 1, 1, 16
   return found
 
@@ -70,13 +71,20 @@ def test_pruned_models_lose_facts_and_edits(finished):
     "dense",
     "90 % pruned",
     "nf4",
+    "80 % pruned, relearned",
   ]
-  dense, pruned, coded = (row["old"]["estimate"] for row in found["levels"])
+  dense, pruned, coded, again = (
+    row["old"]["estimate"] for row in found["levels"]
+  )
   assert pruned < dense
   assert coded > pruned
+  assert again > pruned
   rows = {(r["mix"], r["arm"], r["level"]): r for r in found["rows"]}
   row = rows["behemoth", "full", "dense"]
   assert row["edited_first"] == row["compressed_first"]
+  row = rows["behemoth", "full", "80 % pruned, relearned"]
+  assert row["edited_first"]["edited"]["estimate"] is None
+  assert row["compressed_first"]["edited"]["estimate"] is not None
   full, lora = (rows["behemoth", arm, "nf4"] for arm in ("full", "lora1"))
   assert full["compressed_first"]["edited"]["estimate"] is None
   assert lora["compressed_first"]["edited"]["estimate"] is not None

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from launch import blocks_edit, blocks_personalize
+from launch import blocks_edit, blocks_edit_language, blocks_personalize
 from launch.cells import interval, origin
 
 # What the arms are called.
@@ -373,6 +373,7 @@ BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
   ),
   "edit": blocks_edit.table,
   "edit_nested": functools.partial(blocks_edit.table, name="edit_nested"),
+  "edit_smollm2": blocks_edit_language.table,
   "bench": bench_table,
   "bench_gpu": bench_table,
 }

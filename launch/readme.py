@@ -33,6 +33,7 @@ _PLOTS = {
   "personalize_authors": ("arms",),
   "edit": ("arms", "pruning"),
   "edit_nested": ("nested", "pruning"),
+  "edit_smollm2": ("methods",),
 }
 
 
@@ -151,6 +152,7 @@ def _draw(
     "personalize_authors": _plot_personalize,
     "edit": _plot_edit,
     "edit_nested": _plot_edit,
+    "edit_smollm2": _plot_edit_language,
   }[name]
   with matplotlib.rc_context({"svg.hashsalt": "effjax"}):
     figure = plot(results, quantity).figure
@@ -199,6 +201,13 @@ def _plot_edit(results: dict[str, Any], quantity: str) -> Any:
   if quantity == "nested":
     return nesting.plot(results, page.MIXES)
   return page.plot(results, results["mixes"][0])
+
+
+def _plot_edit_language(results: dict[str, Any], quantity: str) -> Any:
+  from effjax.studies.edit import language_page
+
+  del quantity
+  return language_page.plot(results)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def summary(results: Mapping[str, Any]) -> str:
     else " No other method is beyond chance below it"
   ) + (f"; not told from {', '.join(equal)}." if equal and worse else ".")
   failed = results["failed"]
-  lost = f" {failed} edits failed." if failed else ""
+  lost = f" {failed} edit{'s' * (failed > 1)} failed." if failed else ""
   unknown = len(results["not_known"])
   return (
     f"{results['facts']} facts that {results['model']} knows were changed, each"
@@ -207,8 +207,8 @@ def _updates(results: Mapping[str, Any]) -> elements.Table:
     rows,
     caption="Of the change of an edit; the rank is that of the kernel that"
     " moved most, the mean over facts. Wall time on a machine that did other"
-    " things too, compilation included; that of closed forms includes the search for the"
-    " value, which they share.",
+    " things too, compilation included; that of closed forms includes the"
+    " search for the value, which they share.",
   )
 
 

@@ -15,6 +15,7 @@ CHECKED = {
   "adapters": "after a round trip through a file",
   "bias": "points, as the metric says",
   "bring_your_own_model": "LoRA adapts all three",
+  "editing": "taken back to the bit",
   "personalize": "nats a token nearer to Kim than to Sunny",
   "quickstart": "weights kept",
   "spade": "pairs are in order, as the metric says",

@@ -67,7 +67,8 @@ class Editor:
     self._moments: dict[int, jax.Array] = {}
     self._before: tuple[str, ...] = ()
     self._target: tuple[Any, Any, float] = (None, None, 0.0)
-    self._asked: tuple[Any, Any] = (None, None)
+    # Of a base that never changes: by fact, since facts come again.
+    self._asked: dict[facts.Fact, dict[str, Any]] = {}
     self._unrelated = self._perplexity(model)
 
   def case(
@@ -85,8 +86,8 @@ class Editor:
       made, `failed` alone says why.
     """
     named = {"prompt": fact.prompt, "method": method, "rate": rate}
-    if self._asked[0] != fact:
-      self._asked = (fact, self._answers(self.model, fact))
+    if fact not in self._asked:
+      self._asked[fact] = self._answers(self.model, fact)
     started = time.monotonic()
     try:
       delta, shared = self._edit(fact, method, rate)
@@ -103,7 +104,7 @@ class Editor:
     edited = self.model._replace(params=params)
     return {
       **named,
-      **_judged(fact, self._asked[1], self._answers(edited, fact)),
+      **_judged(self._asked[fact], self._answers(edited, fact)),
       "perplexity": self._perplexity(edited) / self._unrelated,
       "norm": norm,
       "rank": int(spectrum.rank),
@@ -175,7 +176,7 @@ class Editor:
     )
     return jax.block_until_ready(delta), shared
 
-  def _answers(self, model, fact) -> dict[str, language_prompts.Scores]:
+  def _answers(self, model, fact) -> dict[str, Any]:
     asked = language_records.questions([fact])
     pairs = [(q.prompt, q.new) for q in asked]
     pairs += [(q.prompt, q.old) for q in asked]
@@ -199,7 +200,7 @@ class Editor:
 
 
 def _judged(
-  fact: facts.Fact, before: Mapping[str, Any], after: Mapping[str, Any]
+  before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, float | None]:
   """Compare answers; what there is no prompt for is None."""
   kinds, new, old = after["kinds"], after["new"], after["old"]

@@ -118,7 +118,7 @@ def gather(
     "table": table,
     "differences": differences,
     "runs": list(cases),
-    "failed": sum(row["failed"] for row in table),
+    "failed": sum("failed" in case for case in cases),
   }
 
 

@@ -45,9 +45,14 @@ def summary(results: Mapping[str, Any]) -> str:
   failed = results["failed"]
   lost = f" {failed} edit{'s' * (failed > 1)} failed." if failed else ""
   unknown = len(results["not_known"])
+  left = (
+    f"; {unknown} of the list were left out, since it does not know them"
+    if unknown
+    else ""
+  )
   return (
     f"{results['facts']} facts that {results['model']} knows were changed, each"
-    f" on its own; {unknown} more were left out, since it does not know them."
+    f" on its own{left}."
     f" The score, the harmonic mean of efficacy, paraphrases and neighbours,"
     f" is highest by **{TITLES[name]}: {best['score']['estimate']:.3f}**."
     f"{told}{lost}"
@@ -98,7 +103,8 @@ def limits(results: Mapping[str, Any]) -> str:
   )
   return (
     f"- One model, one seed, {results['facts']} facts of four relations that"
-    " share objects: they are no sample of all facts, and not independent."
+    " share objects: chosen since the model knows them, they are no sample of"
+    " all facts, and not independent."
     "\n- A fact has two paraphrases and at most five neighbours, so the shares"
     " of a fact are coarse."
     f"\n- All closed forms change layer {results['layer']} and seek one value;"
@@ -181,6 +187,8 @@ def _table(results: Mapping[str, Any]) -> elements.Table:
       "Likeliest: the new object begins with the likeliest of all tokens.",
       "Neighbours still likeliest: of those whose object was, before.",
       "The perplexity of sentences about other things, after over before.",
+      "An edit that failed counts in the score, as one that did nothing, and"
+      " in no other column.",
     ],
   )
 

@@ -158,8 +158,9 @@ def _compressed(
     "",
     f"Trained {mixes[mix]}; shares of facts recalled, ± half of the 95 %"
     " interval of Student's t over models. Pruned are the smallest weights of"
-    " each kernel, at once; they stay zero while facts are edited. A quantised"
-    " base is edited by an adapter only.",
+    " each kernel, at once, or, relearned, step by step while the model is"
+    " trained on all facts again; they stay zero while facts are edited. A"
+    " quantised base is edited by an adapter only.",
   ]
 
 

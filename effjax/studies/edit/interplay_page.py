@@ -203,7 +203,9 @@ def plot(results: Mapping[str, Any], mixes: Mapping[str, str]) -> elements.Plot:
   ]
   wanted = [found["levels"][i] for i in places]
   ends = lambda cells: tuple([_number(c[e]) for c in cells] for e in _ENDS)
-  series = {"the same facts, not edited": ends([row["old"] for row in wanted])}
+  series: dict[str, Any] = {
+    "the same facts, not edited": ends([row["old"] for row in wanted])
+  }
   for arm in found["arms"]:
     rows = [
       row

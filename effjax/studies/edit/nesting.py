@@ -144,11 +144,15 @@ def plot(results: Mapping[str, Any], mixes: Mapping[str, str]) -> elements.Plot:
   rows = [row for row in results["nested"] if row["mix"] == mix]
   titles = _titles(results)
   ends = lambda name: tuple([_number(r[name][e]) for r in rows] for e in _ENDS)
+  series: dict[str, Any] = {
+    "follow the edit": ends("follow"),
+    "stay as they were": ends("stay"),
+  }
   title = "Nested facts of edited subjects, by what was trained"
   return elements.Plot(
     figures.dot_intervals(
       [titles[row["arm"]] for row in rows],
-      {"follow the edit": ends("follow"), "stay as they were": ends("stay")},
+      series,
       title=title,
       xlabel="share of nested facts of edited subjects",
       xlim=(-0.02, 1.02),

@@ -124,6 +124,7 @@ def take(name: str, workdir: pathlib.Path) -> None:
   # The places of the interpreter and of the project are of one machine.
   _, module, rest = environment["command"].partition("-m ")
   command = f"python {module}{rest}".replace(f"{ROOT}/", "")
+  command = re.sub(r" --jax_cache_dir[= ]\S+", "", command)
   results["command"] = re.sub(r"(directory=)\S+", r"\1DIR", command)
   results.pop("shown", None)  # texts of mails
   path = RESULTS / f"{name}.json"

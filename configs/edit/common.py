@@ -39,6 +39,7 @@ def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
     The configuration.
   """
   seeds = changes.pop("seeds", (0, 1, 2))
+  relearned = changes.pop("relearned", (0.9, 0.95))
   options = common.parse_arg(arg, quick=False, miniature=False, seeds=seeds)
   miniature, small = options.miniature, options.quick or options.miniature
   if small:
@@ -77,7 +78,7 @@ def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
       sparsities=(0.5, 0.9) if small else (0.5, 0.7, 0.9, 0.95),
       kinds=("nf4",) if small else ("int8", "nf4"),
       # Pruned step by step while the world is learned again, in so many steps.
-      relearned=() if small else (0.9, 0.95),
+      relearned=() if small else relearned,
       steps=500,
       rate=3e-3,
     ),

@@ -38,7 +38,8 @@ def table(
     `preserved` and `damage`, preserved without the edit minus with it;
     `survival`, the share that outlasts compression of edited facts that were
     recalled without it, minus that share of the same facts before anyone edited
-    them; `harder`, what compression before an edit takes from its success.
+    them; `harder`, what compression before an edit takes from its success;
+    `costlier`, what it adds to the damage.
   """
   pick = lambda name: {
     "edited": name[..., sets.index("edited")],
@@ -89,6 +90,8 @@ def table(
         row["survival"] = findings.over_models(
           _kept(last["edited"], i) - _kept(old, i)
         )
+        damage = plain["preserved"] - first["preserved"]
+        row["costlier"] = findings.over_models(damage[:, i] - damage[:, 0])
         row["harder"] = findings.over_models(
           first["edited"][:, 0] - first["edited"][:, i]
         )
@@ -150,6 +153,7 @@ def summary(results: Mapping[str, Any], mixes: Mapping[str, str]) -> str:
       "worse",
     ),
     ("harder", "Compressed models are harder to edit", "easier"),
+    ("costlier", "An edit damages a compressed model more", "less"),
   )
   lines = []
   for name, text, opposite in questions:

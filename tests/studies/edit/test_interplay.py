@@ -126,6 +126,13 @@ def test_loss_by_editing_is_told_from_loss_by_compression(results):
   assert got["high"] - got["estimate"] == pytest.approx(half, abs=1e-5)
   lost = first[:, 0, 0] - first[:, 1, 0]
   assert row["harder"]["estimate"] == pytest.approx(lost.mean())
+  dense = (
+    found["unedited"][:, 0, :, 2:]
+    - found["compressed_first"][:, 0, 0, :, 0, 2:]
+  )
+  assert row["costlier"]["estimate"] == pytest.approx(
+    damage.mean() - dense.mean(), abs=1e-6
+  )
 
 
 def test_what_is_decided_is_told(results):

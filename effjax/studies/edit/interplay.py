@@ -44,7 +44,7 @@ class Level(NamedTuple):
       return self.kind
     if not self.sparsity:
       return "dense"
-    again = ", relearned" if self.relearned else ""
+    again = " and relearned" if self.relearned else ""
     return f"{100 * self.sparsity:g} % pruned{again}"
 
 

@@ -157,23 +157,22 @@ def summary(results: Mapping[str, Any], mixes: Mapping[str, str]) -> str:
   )
   lines = []
   for name, text, opposite in questions:
-    sides: dict[int, list[str]] = {1: [], -1: []}
+    # By side of zero the levels, by arm and mix.
+    sides: dict[int, dict[str, list[str]]] = {1: {}, -1: {}}
     asked = 0
     for row in found["rows"]:
       low, high = (_number(row[name][end]) for end in ("low", "high"))
       if row["level"] == "dense" or math.isnan(_number(row[name]["estimate"])):
         continue
       asked += 1
-      where = (
-        f"{titles[row['arm']]} at {row['level']},"
-        f" {mixes.get(row['mix'], row['mix'])}"
-      )
-      if low > 0:
-        sides[1].append(where)
-      if high < 0:
-        sides[-1].append(where)
+      if low > 0 or high < 0:
+        where = f"{titles[row['arm']]}, {mixes.get(row['mix'], row['mix'])}"
+        side = sides[1 if low > 0 else -1]
+        side.setdefault(where, []).append(row["level"])
     told = [
-      f"{word} in {len(side)} of {asked} settings ({'; '.join(side)})"
+      f"{word} in {sum(map(len, side.values()))} of {asked} settings ("
+      + "; ".join(f"{k}: {', '.join(v)}" for k, v in side.items())
+      + ")"
       for word, side in (("so", sides[1]), (opposite, sides[-1]))
       if side
     ]
@@ -184,7 +183,8 @@ def summary(results: Mapping[str, Any], mixes: Mapping[str, str]) -> str:
     )
   return (
     "A setting is an arm at its tuned learning rate, a mix and a level of"
-    " compression; it counts where the interval over models leaves out zero."
+    " compression; it counts where the interval over models leaves out zero. A"
+    " model that compression took its facts from has less to be damaged."
     "\n\n" + "\n".join(lines)
   )
 

@@ -82,7 +82,7 @@ def test_levels_begin_dense():
     "50 % pruned",
     "90 % pruned",
     "int8",
-    "90 % pruned, relearned",
+    "90 % pruned and relearned",
   ]
 
 
@@ -138,7 +138,7 @@ def test_loss_by_editing_is_told_from_loss_by_compression(results):
 def test_what_is_decided_is_told(results):
   _, made = results
   text = interplay_page.summary(made, {"behemoth": "mixed"})
-  assert "full, all blocks at 50 % pruned, mixed" in text.split("- **")[1]
+  assert "(full, all blocks, mixed: 50 % pruned" in text.split("- **")[1]
   # Full fine-tuning leaves no base quantised: no number, no setting.
   assert text.count("of 3 settings") >= 1
   assert np.isnan(made["interplay"]["rows"][3]["harder"]["estimate"])

@@ -71,7 +71,7 @@ def test_pruned_models_lose_facts_and_edits(finished):
     "dense",
     "90 % pruned",
     "nf4",
-    "80 % pruned, relearned",
+    "80 % pruned and relearned",
   ]
   dense, pruned, coded, again = (
     row["old"]["estimate"] for row in found["levels"]
@@ -82,7 +82,7 @@ def test_pruned_models_lose_facts_and_edits(finished):
   rows = {(r["mix"], r["arm"], r["level"]): r for r in found["rows"]}
   row = rows["behemoth", "full", "dense"]
   assert row["edited_first"] == row["compressed_first"]
-  row = rows["behemoth", "full", "80 % pruned, relearned"]
+  row = rows["behemoth", "full", "80 % pruned and relearned"]
   assert row["edited_first"]["edited"]["estimate"] is None
   assert row["compressed_first"]["edited"]["estimate"] is not None
   full, lora = (rows["behemoth", arm, "nf4"] for arm in ("full", "lora1"))

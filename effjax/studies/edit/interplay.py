@@ -201,17 +201,18 @@ class Interplay:
     """Compress a model that nobody edited."""
     if not level.relearned:
       return compress(base, level)
+    steps, recipe = self.config.interplay.steps, self.config.pretraining
     # Half of the time is left to learn without losing more weights.
-    half = self.config.interplay.steps // 2
+    half = steps // 2
     ramp = pruning.cubic(0.0, level.sparsity, 0, half, max(1, half // 10))
-    recipe = {
-      **dict(self.config.pretraining),
-      "steps": self.config.interplay.steps,
+    own = {
+      "steps": steps,
       "rate": self.config.interplay.rate,
+      "warm_up": min(recipe.warm_up, steps // 4),
     }
     return pretraining.learn(
       self.about,
-      types.SimpleNamespace(**recipe),
+      types.SimpleNamespace(**{**dict(recipe), **own}),
       seed,
       place / f"seed{seed}",
       start=base,

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from effjax.io import files
 from effjax.studies import language
 from effjax.studies.edit import (
   facts,
@@ -144,7 +145,7 @@ class Journal:
     if lines:
       # A cut line must not swallow the next one.
       text = "".join(f"{json.dumps(case)}\n" for case in self._kept.values())
-      path.write_text(text, "utf-8")
+      files.write_text(path, text)
 
   def case(
     self, part: str, fact: facts.Fact, method: str, rate: float | None
@@ -192,5 +193,5 @@ def _examples(place, editor, reported, config, chosen) -> list[dict[str, Any]]:
         "after": after,
       }
     )
-  path.write_text(json.dumps(found), "utf-8")
+  files.write_json(path, found)
   return found

@@ -40,7 +40,7 @@ if [ -n "$fresh" ]; then
 fi
 
 say "1/4 environment"
-environment report language
+environment report language mail
 
 say "2/4 data"
 absent=" "

@@ -107,7 +107,7 @@ def main(
     return 128 + signal.SIGINT
   except FloatingPointError as error:
     return _explain(error, 1, debug)
-  except (ValueError, OSError) as error:
+  except (ModuleNotFoundError, OSError, ValueError) as error:
     if not _is_users(error, options.config):
       raise
     return _explain(error, 2, debug)

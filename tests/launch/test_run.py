@@ -11,6 +11,7 @@ import time
 import jax
 import pytest
 
+from effjax.studies.personalize import ranking
 from launch import run
 from tests.launch import trivial
 
@@ -182,6 +183,20 @@ def test_loss_that_is_not_finite(config, tmp_path, capsys):
   assert launch(*arguments) == 1
   error = capsys.readouterr().err
   assert error == "run: dense: the loss is nan at step 3\n"
+
+
+def test_library_that_is_missing_is_named(
+  config, tmp_path, monkeypatch, capsys
+):
+  def study(given, workdir):
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    ranking.bm25(["one text"], ["a question"])
+
+  arguments = [f"--config={config}", f"--workdir={tmp_path}"]
+  assert run.main(arguments, {"sums": study}) == 2
+  error = capsys.readouterr().err
+  assert 'pip install "effjax[mail]"' in error
+  assert "Traceback" not in error
 
 
 def test_mistake_of_the_program_shows_its_traceback(config, tmp_path):

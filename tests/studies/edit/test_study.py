@@ -58,6 +58,7 @@ def test_all_arms_are_two_programs(finished, config):
   assert 1 <= len(results["programs"]) <= 2
   assert results["count"] == 3 * 2 * 2 * 2  # arms, rates, edits, mixes
   assert results["failed"] == 0
+  assert set(results["seconds"]) == {"wall", "cpu"}  # as the overview reads
   assert results["pretrained"][0]["recall"]["S-O"] >= 0.9
   rows = {(row["mix"], row["arm"]) for row in results["table"]}
   assert rows == {(m, a) for m in config.mixes for a in config.arms}

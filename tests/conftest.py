@@ -15,8 +15,6 @@ jax.config.update("jax_disable_most_optimizations", True)
 # again and again takes a tenth of the time.
 gc.set_threshold(200_000, 50, 1000)
 
-_files = []  # that this process is done with
-
 # Files of few long tests: begun last, they would keep one process busy alone.
 FIRST = (
   "test_kill.py",
@@ -27,6 +25,8 @@ FIRST = (
   "test_repairs.py",
   "test_transform.py",
 )
+
+_files = []  # that this process is done with
 
 
 def pytest_collection_modifyitems(items):

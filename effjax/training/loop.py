@@ -22,7 +22,14 @@ from effjax.training.prefetch import Batches, Prefetch
 from effjax.training.profiler import Tracer, parse_window
 from effjax.training.progress import Progress
 from effjax.training.state import TrainState, counters
-from effjax.training.step import Batch, Measures, OneByOne, Step, stack, unstack
+from effjax.training.step import (
+  Batch,
+  Measures,
+  Memberwise,
+  Step,
+  stack,
+  unstack,
+)
 from effjax.training.writer import Writer
 
 
@@ -106,7 +113,7 @@ def fit(
     raise ValueError(
       f"{workdir} holds a run of {start} steps, more than the {steps} asked for"
     )
-  members = step if isinstance(step, OneByOne) and mesh is None else None
+  members = step if isinstance(step, Memberwise) and mesh is None else None
   with contextlib.ExitStack() as contexts:
     enter = contexts.enter_context
     progress = enter(Progress(name, start, steps))

@@ -184,7 +184,7 @@ def population(step: Step, mapping: str | None = None) -> Step:
   if mapping == "vmap":
     return jax.vmap(step)
   if mapping == "map":
-    return OneByOne(step)
+    return Memberwise(step)
   if mapping == "unroll":
     return lambda states, batches: stack(
       [step(*member) for member in unstack((states, batches))]
@@ -195,7 +195,7 @@ def population(step: Step, mapping: str | None = None) -> Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class OneByOne:
+class Memberwise:
   """The step of a population whose members are trained each by itself.
 
   Attributes:
@@ -207,7 +207,7 @@ class OneByOne:
   def __call__(
     self, states: TrainState, batches: Batch
   ) -> tuple[TrainState, Measures]:
-    """Do a step of one member after the other; leaves are [M, ...]."""
+    """Do a step of all members in a loop; leaves are [M, ...]."""
     return jax.lax.map(lambda pair: self.member(*pair), (states, batches))
 
   def compiled(self, pool: concurrent.futures.Executor) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from effjax import models, training
-from effjax.training.step import OneByOne
+from effjax.training.step import Memberwise
 from launch.benchmarks import harness
 
 OUTPUTS = 10
@@ -67,7 +67,7 @@ def cases(quick: bool) -> list[harness.Case]:
     "one model": alone,
     f"{members} models, one after another": one_after_another,
   }
-  if isinstance(together, OneByOne):  # what `training.fit` does on a CPU
+  if isinstance(together, Memberwise):  # what `training.fit` does on a CPU
     peers["a loop in one program"] = program
     pool = futures.ThreadPoolExecutor(os.cpu_count())
     program = _run(together.compiled(pool), states, [given] * members, steps)

@@ -49,7 +49,9 @@ def table(results: Mapping[str, Any], name: str = "edit") -> str:
 
 
 def _arms(results: Mapping[str, Any], mixes: Mapping[str, str]) -> list[str]:
-  titles = _titles(results)
+  from effjax.studies.edit import findings
+
+  titles = findings.titles(results)
   names = results["mixes"]
   heads = [
     head
@@ -165,11 +167,11 @@ def _compressed(
 
 
 def _nested(results: Mapping[str, Any], mixes: Mapping[str, str]) -> list[str]:
-  from effjax.studies.edit import nesting
+  from effjax.studies.edit import findings, nesting
 
   if not results["nested"]:
     return []
-  titles = _titles(results)
+  titles = findings.titles(results)
   lines = [
     nesting.summary(results, mixes),
     "",
@@ -193,7 +195,3 @@ def _nested(results: Mapping[str, Any], mixes: Mapping[str, str]) -> list[str]:
     " over models.",
     "",
   ]
-
-
-def _titles(results: Mapping[str, Any]) -> dict[str, str]:
-  return {arm["name"]: arm["title"] for arm in results["arms"]}

@@ -2,8 +2,38 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+ENDS = ("estimate", "low", "high")
+
+
+def number(value: float | None) -> float:
+  """Read a number of `results.json`, where null stands for an undefined one.
+
+  Args:
+    value: A number or None.
+
+  Returns:
+    The number, NaN for None.
+  """
+  return math.nan if value is None else float(value)
+
+
+def ends(cells: Iterable[Mapping[str, Any]]) -> tuple[list[float], ...]:
+  """Take intervals of `results.json` apart, as plots want them.
+
+  Args:
+    cells: Mappings with the keys `estimate`, `low` and `high`.
+
+  Returns:
+    The estimates, the lower and the upper ends; NaN where undefined.
+
+  >>> ends([{"estimate": 2, "low": 1, "high": None}])
+  ([2.0], [1.0], [nan])
+  """
+  cells = list(cells)
+  return tuple([number(cell[end]) for cell in cells] for end in ENDS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,9 @@
 """The report of the study of adapters."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from effjax.studies import elements, figures, origin
-
-_ENDS = ("estimate", "low", "high")
 
 
 def summary(results: Mapping[str, Any]) -> str:
@@ -77,9 +74,7 @@ def plot(results: Mapping[str, Any]) -> elements.Plot:
   best = min(table, key=lambda row: row["after"]["estimate"])
   title = f"The held-out loss falls furthest by {best['title']}"
   series: dict[str, Any] = {
-    "after": tuple(
-      [_number(row["after"][end]) for row in table] for end in _ENDS
-    )
+    "after": elements.ends(row["after"] for row in table)
   }
   return elements.Plot(
     figures.dot_intervals(
@@ -183,11 +178,6 @@ def _tales(results: Mapping[str, Any]) -> elements.Table:
     caption="A dialogue is a passage and what comes after it; no tale is in two"
     f" parts. {found['too_long']} dialogues were left out as too long.",
   )
-
-
-def _number(value: float | None) -> float:
-  """Read what JSON has no number for."""
-  return math.nan if value is None else value
 
 
 def provenance(

@@ -351,3 +351,12 @@ def side_effects(
         gap = (take("reg_data") - take(name)).mean(axis=0)
         rows.append({"mix": mix, "set": name, "more": draw.interval(gap)})
   return rows
+
+
+def titles(results: Mapping[str, Any]) -> dict[str, str]:
+  """Return what the arms are called, by name.
+
+  Args:
+    results: The content of `results.json`.
+  """
+  return {arm["name"]: arm["title"] for arm in results["arms"]}

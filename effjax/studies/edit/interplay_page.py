@@ -13,7 +13,6 @@ from effjax import metrics
 from effjax.studies import elements, figures
 from effjax.studies.edit import arms, findings, interplay
 
-_ENDS = ("estimate", "low", "high")
 _ORDERS = {
   "edited_first": "edited, then compressed",
   "compressed_first": "compressed, then edited",
@@ -161,8 +160,10 @@ def summary(results: Mapping[str, Any], mixes: Mapping[str, str]) -> str:
     sides: dict[int, dict[str, list[str]]] = {1: {}, -1: {}}
     asked = 0
     for row in found["rows"]:
-      low, high = (_number(row[name][end]) for end in ("low", "high"))
-      if row["level"] == "dense" or math.isnan(_number(row[name]["estimate"])):
+      low, high = (elements.number(row[name][end]) for end in ("low", "high"))
+      if row["level"] == "dense" or math.isnan(
+        elements.number(row[name]["estimate"])
+      ):
         continue
       asked += 1
       if low > 0 or high < 0:
@@ -206,9 +207,8 @@ def plot(results: Mapping[str, Any], mixes: Mapping[str, str]) -> elements.Plot:
     if row["sparsity"] or row["level"] == "dense"
   ]
   wanted = [found["levels"][i] for i in places]
-  ends = lambda cells: tuple([_number(c[e]) for c in cells] for e in _ENDS)
   series: dict[str, Any] = {
-    "the same facts, not edited": ends([row["old"] for row in wanted])
+    "the same facts, not edited": elements.ends(row["old"] for row in wanted)
   }
   for arm in found["arms"]:
     rows = [
@@ -216,7 +216,7 @@ def plot(results: Mapping[str, Any], mixes: Mapping[str, str]) -> elements.Plot:
       for row in found["rows"]
       if row["mix"] == mix and row["arm"] == arm["name"]
     ]
-    series[f"edited: {arm['title']}"] = ends(
+    series[f"edited: {arm['title']}"] = elements.ends(
       [rows[i]["edited_first"]["edited"] for i in places]
     )
   title = "Edits and pruning: edited facts beside those learned before"
@@ -310,7 +310,3 @@ def _orders(results: Mapping[str, Any], mix: str, title: str) -> Any:
       " would not leave quantised.",
     ],
   )
-
-
-def _number(value: float | None) -> float:
-  return math.nan if value is None else float(value)

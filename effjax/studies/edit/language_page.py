@@ -1,12 +1,10 @@
 """The report of the study of edits of a language model."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from effjax.studies import elements, figures, origin
 
-_ENDS = ("estimate", "low", "high")
 TITLES = {
   "rome": "ROME",
   "memit": "MEMIT",
@@ -128,7 +126,7 @@ def plot(results: Mapping[str, Any]) -> elements.Plot:
   best = max(table, key=lambda row: row["score"]["estimate"])
   title = f"{TITLES[best['method']]} balances change and preservation best"
   series: dict[str, Any] = {
-    called: tuple([_number(row[name][end]) for row in table] for end in _ENDS)
+    called: elements.ends([row[name] for row in table])
     for name, called in (
       ("efficacy", "the fact"),
       ("paraphrases", "in other words"),
@@ -265,11 +263,6 @@ def _tried(results: Mapping[str, Any]) -> elements.Table:
     caption=f"On {results['tuning']} other facts; the highest was taken, the"
     " lower rate of equals.",
   )
-
-
-def _number(value: float | None) -> float:
-  """Read what JSON has no number for."""
-  return math.nan if value is None else value
 
 
 def provenance(

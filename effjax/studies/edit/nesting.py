@@ -6,14 +6,12 @@ the objects themselves (O-NO) should stay. Measured are edited subjects whose
 old and new nested objects differ; the rest follow whatever happens.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from effjax.studies import elements, figures
 from effjax.studies.edit import findings
 
-_ENDS = ("estimate", "low", "high")
 # By block: all, the first, the last, and parts of all.
 ARMS = (
   "full",
@@ -110,7 +108,7 @@ def summary(results: Mapping[str, Any], mixes: Mapping[str, str]) -> str:
   Returns:
     Text.
   """
-  titles = _titles(results)
+  titles = findings.titles(results)
   sides: dict[str, list[str]] = {"more": [], "fewer": []}
   asked = 0
   for row in results["nested"]:
@@ -118,9 +116,9 @@ def summary(results: Mapping[str, Any], mixes: Mapping[str, str]) -> str:
       continue
     asked += 1
     where = f"{titles[row['arm']]}, {mixes.get(row['mix'], row['mix'])}"
-    if _number(row["more"]["low"]) > 0:
+    if elements.number(row["more"]["low"]) > 0:
       sides["more"].append(where)
-    if _number(row["more"]["high"]) < 0:
+    if elements.number(row["more"]["high"]) < 0:
       sides["fewer"].append(where)
   decided = [f"{k} follow with {'; '.join(v)}" for k, v in sides.items() if v]
   return (
@@ -142,11 +140,10 @@ def plot(results: Mapping[str, Any], mixes: Mapping[str, str]) -> elements.Plot:
   """
   mix = _own(results)[0]
   rows = [row for row in results["nested"] if row["mix"] == mix]
-  titles = _titles(results)
-  ends = lambda name: tuple([_number(r[name][e]) for r in rows] for e in _ENDS)
+  titles = findings.titles(results)
   series: dict[str, Any] = {
-    "follow the edit": ends("follow"),
-    "stay as they were": ends("stay"),
+    "follow the edit": elements.ends(row["follow"] for row in rows),
+    "stay as they were": elements.ends(row["stay"] for row in rows),
   }
   title = "Nested facts of edited subjects, by what was trained"
   return elements.Plot(
@@ -166,7 +163,7 @@ def plot(results: Mapping[str, Any], mixes: Mapping[str, str]) -> elements.Plot:
 
 
 def _table(results: Mapping[str, Any], mix: str, title: str) -> elements.Table:
-  titles = _titles(results)
+  titles = findings.titles(results)
   columns = {
     "edited": "edited",
     "follow": "S-NO follow",
@@ -196,11 +193,3 @@ def _table(results: Mapping[str, Any], mix: str, title: str) -> elements.Table:
 def _own(results: Mapping[str, Any]) -> list[str]:
   there = {row["mix"] for row in results["nested"]}
   return [mix for mix in results["mixes"] if mix in there]
-
-
-def _titles(results: Mapping[str, Any]) -> dict[str, str]:
-  return {arm["name"]: arm["title"] for arm in results["arms"]}
-
-
-def _number(value: float | None) -> float:
-  return math.nan if value is None else float(value)

@@ -1,13 +1,11 @@
 """The report of the study of edits."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from effjax.studies import elements, figures, origin
-from effjax.studies.edit import interplay_page, nesting
+from effjax.studies.edit import findings, interplay_page, nesting
 
-_ENDS = ("estimate", "low", "high")
 MIXES = {
   "behemoth": "with other facts mixed in",
   "edit_only": "on the new facts alone",
@@ -107,10 +105,10 @@ def plot(results: Mapping[str, Any], mix: str) -> elements.Plot:
     The plot.
   """
   rows = _rows(results, mix)
-  best = max(rows, key=lambda row: _number(row["score"]["estimate"]))
-  titles = _titles(results)
+  best = max(rows, key=lambda row: elements.number(row["score"]["estimate"]))
+  titles = findings.titles(results)
   title = f"{titles[best['arm']]} has the best score, {_mix(mix)}"
-  ends = lambda name: tuple([_number(r[name][e]) for r in rows] for e in _ENDS)
+  ends = lambda name: elements.ends(row[name] for row in rows)
   series: dict[str, Any] = {
     "edited facts": ends("efficacy"),
     "facts preserved": ends("preservation"),
@@ -137,7 +135,7 @@ def _caption(results: Mapping[str, Any]) -> str:
 
 
 def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
-  titles = _titles(results)
+  titles = findings.titles(results)
   columns = [
     "arm",
     elements.Column("learning rate"),
@@ -171,7 +169,7 @@ def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
 
 
 def _verdicts(results: Mapping[str, Any]) -> elements.Verdicts:
-  titles = _titles(results)
+  titles = findings.titles(results)
   return elements.Verdicts(
     [
       elements.Verdict(
@@ -181,7 +179,10 @@ def _verdicts(results: Mapping[str, Any]) -> elements.Verdicts:
         result=claim["result"],
         quantity="difference of scores",
         arm="; ".join(titles[name] for name in sorted(set(claim["arms"]))),
-        **{end: _number(claim["difference"][end]) for end in _ENDS},
+        **{
+          end: elements.number(claim["difference"][end])
+          for end in elements.ENDS
+        },
       )
       for claim in results["claims"]
     ],
@@ -209,7 +210,7 @@ def _side_effects(results: Mapping[str, Any]) -> elements.Table:
 
 
 def _matched(results: Mapping[str, Any]) -> elements.Table:
-  titles = _titles(results)
+  titles = findings.titles(results)
   rates = [f"{rate:g}" for rate in results["rates"]]
   rows: list[Any] = []
   for mix in results["mixes"]:
@@ -246,13 +247,5 @@ def _rows(results: Mapping[str, Any], mix: str) -> list[Any]:
   return [row for row in results["table"] if row["mix"] == mix]
 
 
-def _titles(results: Mapping[str, Any]) -> dict[str, str]:
-  return {arm["name"]: arm["title"] for arm in results["arms"]}
-
-
 def _mix(name: str) -> str:
   return MIXES.get(name, name)
-
-
-def _number(value: float | None) -> float:
-  return math.nan if value is None else float(value)

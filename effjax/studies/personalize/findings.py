@@ -7,6 +7,7 @@ import numpy as np
 
 from effjax import metrics
 from effjax.data import batches
+from effjax.studies import elements
 from effjax.studies.personalize import arms
 
 # Of each mail, and so with intervals over mails and seeds.
@@ -242,7 +243,10 @@ def _by_mail(measured: Measured, measure: str) -> tuple[np.ndarray, np.ndarray]:
   for number, own in enumerate(measured.values()):
     seeds = sorted(own)
     scores = np.array(
-      [[_number(x) for x in own[seed]["scores"][measure]] for seed in seeds]
+      [
+        [elements.number(x) for x in own[seed]["scores"][measure]]
+        for seed in seeds
+      ]
     )
     columns.append(scores)
     strata += [number] * scores.shape[1]
@@ -254,11 +258,7 @@ def _at(measures: Mapping[str, Any], path: str) -> float:
   value: Any = measures
   for name in path.split("."):
     value = value.get(name) if isinstance(value, Mapping) else None
-  return _number(value)
-
-
-def _number(value: Any) -> float:
-  return float("nan") if value is None else float(value)
+  return elements.number(value)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,13 +1,10 @@
 """The report of the study of personalization: its table, and what it says."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from effjax.studies import elements, figures, origin
 from effjax.studies.personalize import arms, panes, published
-
-_ENDS = ("estimate", "low", "high")
 
 
 def summary(results: Mapping[str, Any]) -> str:
@@ -20,7 +17,7 @@ def summary(results: Mapping[str, Any]) -> str:
     Text for a report.
   """
   table = results["table"]
-  best = max(table, key=lambda row: _number(row["bleu"]["estimate"]))
+  best = max(table, key=lambda row: elements.number(row["bleu"]["estimate"]))
   people = results["data"]["people"]
   tests = sum(each["test"] for each in people.values())
   text = (
@@ -114,11 +111,9 @@ def plot(results: Mapping[str, Any]) -> elements.Plot:
     The plot.
   """
   table = results["table"]
-  best = max(table, key=lambda row: _number(row["bleu"]["estimate"]))
+  best = max(table, key=lambda row: elements.number(row["bleu"]["estimate"]))
   title = f"{best['title']} comes closest to the words of the persons"
-  series: dict[str, Any] = {
-    "bleu": tuple([_number(row["bleu"][end]) for row in table] for end in _ENDS)
-  }
+  series: dict[str, Any] = {"bleu": elements.ends(row["bleu"] for row in table)}
   before = [row for row in table if row["arm"] == "pretrained"]
   return elements.Plot(
     figures.dot_intervals(
@@ -126,7 +121,9 @@ def plot(results: Mapping[str, Any]) -> elements.Plot:
       series,
       title=title,
       xlabel="Panza-BLEU; the line is the model as it is",
-      reference=_number(before[0]["bleu"]["estimate"]) if before else None,
+      reference=elements.number(before[0]["bleu"]["estimate"])
+      if before
+      else None,
     ),
     alt=title,
     caption=caption(results),
@@ -346,13 +343,8 @@ def _mails(results: Mapping[str, Any]) -> elements.Table:
   )
 
 
-def _number(value: float | None) -> float:
-  """Read what JSON has no number for."""
-  return math.nan if value is None else value
-
-
 def _plain(cell: Mapping[str, float | None]) -> str:
-  return f"{_number(cell['estimate']):.3f}"
+  return f"{elements.number(cell['estimate']):.3f}"
 
 
 def _above(cell: Mapping[str, float | None]) -> bool:

@@ -1,6 +1,5 @@
 """Parts of the report of the study of personalization: what varies what."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,6 @@ import numpy as np
 from effjax.studies import elements, figures
 from effjax.studies.personalize import arms
 
-_ENDS = ("estimate", "low", "high")
 USE = (
   "A model that writes like a person can be used to pass for that person. It is"
   " for one's own mails: do not train it on those of others without their"
@@ -69,7 +67,9 @@ def _claims(results: Mapping[str, Any]) -> elements.Verdicts:
     if text is None:
       continue
     for measure in ("bleu", "mauve"):
-      value, low, high = (_number(each[measure][end]) for end in _ENDS)
+      value, low, high = (
+        elements.number(each[measure][end]) for end in elements.ENDS
+      )
       result = "inconclusive"
       if low > 0:
         result = "reproduced"
@@ -139,7 +139,7 @@ def cross(results: Mapping[str, Any]) -> list[Any]:
         f" {dominant['rows']} of {count} rows, {dominant['columns']} columns"
       )
       values = np.array(
-        [[_number(x) for x in row] for row in found[measure]], float
+        [[elements.number(x) for x in row] for row in found[measure]], float
       )
       plots.append(
         elements.Plot(
@@ -212,9 +212,7 @@ def varied(results: Mapping[str, Any]) -> list[Any]:
 
 def _sizes(rows: list[dict], where: str) -> elements.Plot:
   counts = [row["value"] for row in rows]
-  bands: Any = tuple(
-    [_number(row["bleu"][end]) for row in rows] for end in _ENDS
-  )
+  bands: Any = elements.ends(row["bleu"] for row in rows)
   title = f"Panza-BLEU from none to {counts[-1]} mails to learn from"
   return elements.Plot(
     figures.lines_with_bands(
@@ -282,8 +280,3 @@ def tried(results: Mapping[str, Any]) -> list[Any]:
       " to learn from; the lowest was taken for all persons and seeds.",
     )
   ]
-
-
-def _number(value: float | None) -> float:
-  """Read what JSON has no number for."""
-  return math.nan if value is None else value

@@ -1,6 +1,5 @@
 """The report of the study of traces."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,6 @@ import numpy as np
 from effjax.studies import elements, figures, origin
 from effjax.studies.spade import arms, examiner
 
-_ENDS = ("estimate", "low", "high")
 _CHOICES = {
   "copies": "random copies of the example",
   "damping": "damping, share of the mean diagonal",
@@ -56,7 +54,7 @@ def summary(results: Mapping[str, Any]) -> str:
 
 def _signed(found: Mapping[str, float | None]) -> str:
   """Write a change with its interval, whose ends may be undefined."""
-  if any(found[end] is None for end in _ENDS):
+  if any(found[end] is None for end in elements.ENDS):
     return "undefined"
   return (
     f"{found['estimate']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
@@ -124,9 +122,7 @@ def difference_plot(results: Mapping[str, Any]) -> elements.Plot:
   shown = [a for a in ("fast_spade", "spade", "wanda") if a in found]
   names = [*results["methods"], "mean"]
   series: dict[str, Any] = {
-    arms.TITLES[arm]: tuple(
-      [found[arm][name][end] for name in names] for end in _ENDS
-    )
+    arms.TITLES[arm]: elements.ends([found[arm][name] for name in names])
     for arm in shown
   }
   better, worse = helped(results)
@@ -160,7 +156,7 @@ def helped(results: Mapping[str, Any]) -> tuple[int, int]:
   rows = [
     results["auc_against_dense"]["fast_spade"][n] for n in results["methods"]
   ]
-  known = [r for r in rows if all(r[end] is not None for end in _ENDS)]
+  known = [r for r in rows if all(r[end] is not None for end in elements.ENDS)]
   return sum(r["low"] > 0 for r in known), sum(r["high"] < 0 for r in known)
 
 
@@ -173,18 +169,13 @@ def _judged(results: Mapping[str, Any]) -> list[Any]:
     result=results["verdict"]["outcome"],
     quantity="pixel AUC, FastSPADE minus dense",
     arm=arms.TITLES["fast_spade"],
-    **{end: _number(found[end]) for end in _ENDS},
+    **{end: elements.number(found[end]) for end in elements.ENDS},
   )
   return [
     elements.Verdicts([verdict]),
     difference_plot(results),
     area_table(results),
   ]
-
-
-def _number(value: float | None) -> float:
-  """Read what JSON has no number for."""
-  return math.nan if value is None else value
 
 
 def faithfulness(results: Mapping[str, Any]) -> str:
@@ -250,15 +241,13 @@ def ablation_plot(results: Mapping[str, Any], name: str) -> elements.Plot:
   """
   rows, dense = results["ablations"][name], results["auc"]["dense"]
   quick = examiner.tuned_by(results["methods"])
-  level = float(np.mean([_number(dense[n]["estimate"]) for n in quick]))
-  areas = [_number(row["area"]["estimate"]) for row in rows]
+  level = float(np.mean([elements.number(dense[n]["estimate"]) for n in quick]))
+  areas = [elements.number(row["area"]["estimate"]) for row in rows]
   title = _CHOICES[name].capitalize()
   if np.isfinite(areas).any():
     title += f": highest at {rows[int(np.nanargmax(areas))]['value']:g}"
   series: dict[str, Any] = {
-    "FastSPADE": tuple(
-      np.array([row["area"][end] for row in rows], float) for end in _ENDS
-    )
+    "FastSPADE": elements.ends(row["area"] for row in rows)
   }
   values = [row["value"] for row in rows]
   figure = figures.lines_with_bands(

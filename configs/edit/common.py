@@ -20,7 +20,7 @@ ARMS = (
   "lora4_mlp",
 )
 # One program each, besides those of full fine-tuning and of LoRA.
-OTHERS = ("dora4", "ia3", "sparse")
+OTHERS = ("dora4", "ia3", "sparse", "rosa4")
 _FEW = ("full", "full_attention", "full_layer1", "lora1", "lora4")
 
 
@@ -67,11 +67,27 @@ def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
     mixes=("behemoth", "edit_only"),
     paraphrases=(),
     arms=_FEW if small else (*ARMS, *OTHERS),
-    rates=(1e-3, 3e-3) if small else (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    rates=(1e-3, 3e-3)
+    if small
+    else (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
     # Edits of each model: those that choose learning rates, those reported.
     tuning=1,
     reported=2,
     steps=16 if miniature else 48,
+    # Of values that one down projection is changed to give, where keys are read
+    # at the subject, or at the last token, of a layer.
+    closed_forms=dict(
+      methods=("memit",) if small else ("rome", "memit", "emmet", "alphaedit"),
+      places=("last1",) if small else ("subject0", "last1"),
+      rates=(0.1, 0.5) if small else (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
+      weight_decay=0.1,
+      kl=0.0625,
+      clamp=4.0,
+      damping=1e-2,
+      lam=10.0,
+      ridge=1e-2,
+      threshold=5e-2,
+    ),
     # Pruned and quantised before and after edits by these arms.
     interplay=dict(
       arms=("full", "lora4"),

@@ -21,7 +21,7 @@ TARGETS = {
   "attention": r"layer_\d+/attention/.*",
   "mlp": r"layer_\d+/mlp/.*",
 }
-METHODS = ("full", "lora", "dora", "ia3", "sparse")
+METHODS = ("full", "lora", "dora", "ia3", "sparse", "rosa")
 RANK = 64  # of the arrays that all LoRA arms share
 
 
@@ -68,6 +68,7 @@ class Arm:
       "dora": f"DoRA {self.rank}",
       "ia3": "IA3",
       "sparse": f"{100 * self.density:g} % of the weights",
+      "rosa": f"RoSA {self.rank}, {100 * self.density:g} % of the weights",
     }
     return names[self.method] + ("" if where == "all blocks" else f", {where}")
 
@@ -93,6 +94,7 @@ ARMS = {
   "dora4": Arm(method="dora", rank=4),
   "ia3": Arm(method="ia3"),
   "sparse": Arm(method="sparse"),
+  "rosa4": Arm(method="rosa", rank=4),
 }
 
 

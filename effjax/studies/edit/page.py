@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from effjax.studies import elements, figures, origin
-from effjax.studies.edit import findings, interplay_page, nesting
+from effjax.studies.edit import (
+  closed_forms_page,
+  findings,
+  interplay_page,
+  nesting,
+)
 
 MIXES = {
   "behemoth": "with other facts mixed in",
@@ -70,6 +75,7 @@ def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
         for part in (plot(results, mix), _table(results, mix))
       ],
     ),
+    *closed_forms_page.sections(results),
     elements.Section("What else moves", [_side_effects(results)]),
     *([nesting.section(results, MIXES)] if results["nested"] else []),
     interplay_page.section(results, MIXES),

@@ -109,7 +109,7 @@ class Runner:
     made = []
     for a, r, edit, mix in places:
       arm = arms.find(names[a])
-      where = (arm, edit) if method == "sparse" else edit
+      where = (arm, edit) if method in ("sparse", "rosa") else edit
       if where not in starts:
         starts[where] = self._start(arm, base, own, edit, seed)
       made.append(
@@ -130,6 +130,16 @@ class Runner:
       return {"theta": sweep.factors(key, base)}
     if arm.method == "sparse":
       return {"train": self._places(arm, base, own, edit)}
+    if arm.method == "rosa":
+      factors = sweep.factors(key, base)
+      every = {path: (np.asarray(True),) * 2 for path in factors}
+      return {
+        "theta": {"weights": base, "factors": factors},
+        "train": {
+          "weights": self._places(arm, base, own, edit),
+          "factors": every,
+        },
+      }
     theta, fixed = self._adapters[arm.method].init(key, base)
     return {"theta": theta, "fixed": fixed}
 

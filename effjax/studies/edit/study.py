@@ -18,6 +18,8 @@ from effjax.data import worlds
 from effjax.io import safetensors
 from effjax.studies.edit import (
   arms,
+  closed_forms,
+  closed_forms_page,
   examiner,
   findings,
   interplay,
@@ -53,6 +55,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     arms.find(name)
   _check_interplay(config)
   about = pretraining.subject(config)
+  forms = closed_forms.forms(config.closed_forms, config.model.layers)
   models = [
     pretraining.pretrain(about, config, seed, place / "pretrained")
     for seed in config.seeds
@@ -71,6 +74,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   values = {k: np.stack([own[k] for own in values]) for k in values[0]}
   names = edited[0].names
   measures = examiner.summary(names, values)
+  stored = _closed(about, config, models, edited, place / "closed_forms")
   compressed = _compressed(
     about, config, models, edited, measures, place / "interplay"
   )
@@ -89,6 +93,9 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     "block_parameters": about.module.config.block_parameters,
     "pretrained": [model.report for model in models],
     **_found(config, measures),
+    "closed_forms": closed_forms_page.table(
+      config, forms, examiner.summary(names, stored), measures
+    ),
     "interplay": interplay_page.table(
       config, names, pretraining.families(about.world), compressed
     ),
@@ -145,6 +152,29 @@ def _swept(
     )
   stored = [safetensors.read(path) for path in paths]
   return {k: np.stack([s[k] for s in stored], axis=1) for k in stored[0]}
+
+
+def _closed(
+  about: pretraining.Subject,
+  config: Any,
+  models: list[pretraining.Pretrained],
+  edited: list[tasks.Tasks],
+  place: pathlib.Path,
+) -> dict[str, np.ndarray]:
+  """Edit every model by closed forms, or read what that gave before."""
+  found = []
+  for seed, model, own in zip(config.seeds, models, edited, strict=True):
+    path = place / f"seed{seed}.safetensors"
+    if not path.is_file():
+      place.mkdir(parents=True, exist_ok=True)
+      started = time.process_time()
+      safetensors.write(
+        path, closed_forms.run(about, config, model.params, own)
+      )
+      spent = time.process_time() - started
+      print(f"seed {seed}: closed forms, {spent:.0f} CPU s", flush=True)
+    found.append(safetensors.read(path))
+  return {k: np.stack([own[k] for own in found]) for k in found[0]}
 
 
 def _check_interplay(config: Any) -> None:

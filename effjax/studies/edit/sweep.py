@@ -140,6 +140,22 @@ def merged(base: Tree, theta: Tree, run: Run) -> Tree:
   return jax.tree.map(change, tree.names(base), base)
 
 
+def both(base: Tree, theta: Tree, run: Run) -> Tree:
+  """Add the products of factors to kernels some of whose weights are trained.
+
+  Args:
+    base: Parameters, which are not read.
+    theta: "weights", parameters, and "factors", see `factors`.
+    run: The run, whose `train` has masks of both.
+
+  Returns:
+    Parameters.
+  """
+  del base
+  own = run._replace(train=run.train["factors"])
+  return merged(theta["weights"], theta["factors"], own)
+
+
 class Sweep:
   """The programs of a study; each is compiled once for equal shapes."""
 
@@ -159,6 +175,7 @@ class Sweep:
       "lora": self._program("lora", merged),
       # Its masks are as large as the parameters.
       "sparse": self._program("sparse", whole),
+      "rosa": self._program("rosa", both),
     }
     for name, adapter in (adapters or {}).items():
       self._programs[name] = self._program(

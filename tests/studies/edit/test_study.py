@@ -231,3 +231,29 @@ def test_side_by_side_is_one_by_one(config, subject):
     np.testing.assert_allclose(
       both.history[name][1], history[0], rtol=1e-3, atol=1e-4
     )
+
+
+@pytest.mark.slow
+def test_rosa_trains_few_weights_and_factors(config, subject):
+  about, model, own = subject
+  with_rosa = config.copy_and_resolve_references()
+  with with_rosa.unlocked():
+    with_rosa.arms, with_rosa.rates = ("rosa4",), (1e-2,)
+  runner = runs.Runner(about, with_rosa)
+  found = runner.run("rosa", model.params, own, [(0, 0, 0, 0)], 0, keep=True)
+  assert not found.failed.any()
+  count = moved = 0
+  theta = jax.tree.map(lambda x: x[0], found.theta)
+  kernels = arms.kernels(model.params)
+  names = jax.tree.leaves(tree.names(model.params))
+  pairs = (jax.tree.leaves(t) for t in (model.params, theta["weights"]))
+  for name, old, new in zip(names, *pairs, strict=True):
+    changed = int((np.asarray(old) != np.asarray(new)).sum())
+    assert name in kernels or not changed, name
+    count += old.size * (name in kernels)
+    moved += changed
+  assert 0 < moved <= 0.011 * count
+  # Columns beyond the rank keep what they began with: B is zero there.
+  for path, (_, b) in theta["factors"].items():
+    assert b[:4].any(), path
+    assert not b[4:].any(), path

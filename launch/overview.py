@@ -61,6 +61,12 @@ def _edit_language() -> ModuleType:
   return language_page
 
 
+def _edit_load() -> ModuleType:
+  from effjax.studies.edit import load_page
+
+  return load_page
+
+
 def _personalize() -> ModuleType:
   from effjax.studies.personalize import page
 
@@ -77,6 +83,7 @@ PAGES: Mapping[str, Callable[[], Any]] = {
   "audit": _audit,
   "edit": _edit,
   "edit_language": _edit_language,
+  "edit_load": _edit_load,
   "personalize": _personalize,
 }
 

@@ -60,6 +60,12 @@ def _edit_language(config: Any, workdir: str) -> Any:
   return language_study.run(config, workdir)
 
 
+def _edit_load(config: Any, workdir: str) -> Any:
+  from effjax.studies.edit import load_study
+
+  return load_study.run(config, workdir)
+
+
 def _personalize(config: Any, workdir: str) -> Any:
   from effjax.studies import personalize
 
@@ -72,6 +78,7 @@ STUDIES: Mapping[str, Study] = {
   "bias": _bias,
   "edit": _edit,
   "edit_language": _edit_language,
+  "edit_load": _edit_load,
   "faces": _faces,
   "personalize": _personalize,
   "spade": _spade,

@@ -24,12 +24,26 @@ OTHERS = ("dora4", "ia3", "sparse", "rosa4")
 _FEW = ("full", "full_attention", "full_layer1", "lora1", "lora4")
 
 
-def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
-  """Make a configuration.
+def parse(arg: str, seeds: tuple[int, ...] = (0, 1, 2)):
+  """Read the argument of a config.
 
   Args:
     arg: `seeds=0:1:2` for other pretrained models; `quick` for a study of two
       minutes, `miniature` for the smallest.
+    seeds: Those of the whole study.
+
+  Returns:
+    The options, and whether the study is a small one.
+  """
+  options = common.parse_arg(arg, quick=False, miniature=False, seeds=seeds)
+  return options, options.quick or options.miniature
+
+
+def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
+  """Make a configuration.
+
+  Args:
+    arg: See `parse`.
     title: Of the study.
     world: Options of the world.
     pretraining: Recipe of pretraining.
@@ -38,10 +52,8 @@ def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
   Returns:
     The configuration.
   """
-  seeds = changes.pop("seeds", (0, 1, 2))
-  relearned = changes.pop("relearned", (0.9, 0.95))
-  options = common.parse_arg(arg, quick=False, miniature=False, seeds=seeds)
-  miniature, small = options.miniature, options.quick or options.miniature
+  options, small = parse(arg, changes.pop("seeds", (0, 1, 2)))
+  miniature = options.miniature
   if small:
     world = {**world, "subjects": 48 if miniature else 120}
     pretraining = {**pretraining, "steps": 300 if miniature else 500}
@@ -94,7 +106,7 @@ def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
       sparsities=(0.5, 0.9) if small else (0.5, 0.7, 0.9, 0.95),
       kinds=("nf4",) if small else ("int8", "nf4"),
       # Pruned step by step while the world is learned again, in so many steps.
-      relearned=() if small else relearned,
+      relearned=() if small else (0.9, 0.95),
       steps=500,
       rate=3e-3,
     ),

@@ -54,24 +54,10 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   for name in config.arms:
     arms.find(name)
   _check_interplay(config)
-  about = pretraining.subject(config)
   forms = closed_forms.forms(config.closed_forms, config.model.layers)
-  models = [
-    pretraining.pretrain(about, config, seed, place / "pretrained")
-    for seed in config.seeds
-  ]
-  count = config.tuning + config.reported
-  edited = [
-    tasks.make(jax.random.key(1000 + seed), about, config, count)
-    for seed in config.seeds
-  ]
-  edited = tasks.aligned(edited)
+  about, models, edited = learned(config, place)
   runner = runs.Runner(about, config)
-  values = [
-    _swept(runner, model, own, place / "sweep", seed)
-    for seed, model, own in zip(config.seeds, models, edited, strict=True)
-  ]
-  values = {k: np.stack([own[k] for own in values]) for k in values[0]}
+  values = swept(runner, models, edited, place)
   names = edited[0].names
   measures = examiner.summary(names, values)
   stored = _closed(about, config, models, edited, place / "closed_forms")
@@ -124,8 +110,64 @@ def _found(config: Any, measures: dict[str, np.ndarray]) -> dict[str, Any]:
   }
 
 
+def learned(
+  config: Any, place: pathlib.Path
+) -> tuple[
+  pretraining.Subject, list[pretraining.Pretrained], list[tasks.Tasks]
+]:
+  """Have models learn a world, and draw the edits of each.
+
+  Args:
+    config: See `configs/edit`.
+    place: Where the models are kept.
+
+  Returns:
+    The world, the models by seed, and their edits, aligned.
+
+  Raises:
+    ValueError: If a model does not know its world.
+  """
+  about = pretraining.subject(config)
+  models = [
+    pretraining.pretrain(about, config, seed, place / "pretrained")
+    for seed in config.seeds
+  ]
+  count = config.tuning + config.reported
+  edited = [
+    tasks.make(jax.random.key(1000 + seed), about, config, count)
+    for seed in config.seeds
+  ]
+  return about, models, tasks.aligned(edited)
+
+
+def swept(
+  runner: runs.Runner,
+  models: list[pretraining.Pretrained],
+  edited: list[tasks.Tasks],
+  place: pathlib.Path,
+) -> dict[str, np.ndarray]:
+  """Run all arms on all models, or read what they gave before.
+
+  Args:
+    runner: The runner.
+    models: The models.
+    edited: Their edits.
+    place: What they give is kept in `place / "sweep"`.
+
+  Returns:
+    What `runs.Runner.all` returns, with a leading axis of models.
+  """
+  found = [
+    _swept(runner, model, own, place / "sweep", seed)
+    for seed, model, own in zip(
+      runner.config.seeds, models, edited, strict=True
+    )
+  ]
+  return {k: np.stack([own[k] for own in found]) for k in found[0]}
+
+
 def _swept(
-  runner: "runs.Runner",
+  runner: runs.Runner,
   model: pretraining.Pretrained,
   own: tasks.Tasks,
   place: pathlib.Path,

@@ -1,0 +1,222 @@
+"""The report of the study of load."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from effjax.studies import elements, figures, origin
+from effjax.studies.edit import findings
+from effjax.studies.edit.page import MIXES
+
+_PROTOCOL, _STOP = "tuned", "end"
+
+
+def summary(results: Mapping[str, Any]) -> str:
+  """Say at which loads the claims hold.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    Text for a report.
+  """
+  densities = [load["density"] for load in results["loads"]]
+  lines = []
+  for claim, (text, _) in findings.CLAIMS.items():
+    for mix in results["mixes"]:
+      rows = _rows(results, claim, mix)
+      held = {
+        result: [
+          f"{density:.2g}"
+          for density, row in zip(densities, rows, strict=True)
+          if row["result"] == result
+        ]
+        for result in ("reproduced", "not reproduced", "inconclusive")
+      }
+      told = "; ".join(
+        f"**{result}** at {', '.join(where)}"
+        for result, where in held.items()
+        if where
+      )
+      lines.append(f"- {text}, {MIXES[mix]}: {told}")
+  return (
+    f"{len(results['seeds'])} small language models for each of"
+    f" {len(densities)} worlds, which fill them with"
+    f" {min(densities):.2g} to {max(densities):.2g} bits of facts for each"
+    f" parameter of a block, were edited by {len(results['arms'])} arms at"
+    f" {len(results['rates'])} learning rates, {results['facts_edited']} facts"
+    " at a time. With learning rates and arms chosen on other edits, by bits"
+    " for a parameter:\n\n" + "\n".join(lines)
+  )
+
+
+def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
+  """Make the sections of the report.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    Sections.
+  """
+  return [
+    elements.Section(
+      "By load",
+      [
+        part
+        for claim in findings.CLAIMS
+        for part in (plot(results, claim), _table(results, claim))
+      ],
+    ),
+    elements.Section(
+      "Every arm", [_arms(results, mix) for mix in results["mixes"]]
+    ),
+    elements.Section("Before the edits", [_pretrained(results)]),
+  ]
+
+
+def provenance(
+  results: Mapping[str, Any], config: Any = None
+) -> dict[str, Any]:
+  """Gather what a reader needs to repeat the study.
+
+  Args:
+    results: The content of `results.json`.
+    config: The configuration, or None.
+
+  Returns:
+    Names to values, see `origin.facts`.
+  """
+  seeds = ", ".join(map(str, results["seeds"]))
+  return origin.facts(results, config, seeds=seeds)
+
+
+def plot(results: Mapping[str, Any], claim: str) -> elements.Plot:
+  """Draw by how much what a claim is about is better, by load.
+
+  Args:
+    results: The content of `results.json`.
+    claim: A key of `findings.CLAIMS`.
+
+  Returns:
+    The plot.
+  """
+  title = {
+    "rank": "Low rank beside full rank, as models fill up",
+    "blocks": "Some blocks beside all, as models fill up",
+  }[claim]
+  series: dict[str, Any] = {
+    MIXES[mix]: elements.ends(
+      row["difference"] for row in _rows(results, claim, mix)
+    )
+    for mix in results["mixes"]
+  }
+  return elements.Plot(
+    figures.lines_with_bands(
+      [load["density"] for load in results["loads"]],
+      series,
+      title=title,
+      xlabel="bits of facts for each parameter of a block",
+      ylabel="difference of scores; above 0 the claim holds",
+      target=("equal", 0.0),
+    ),
+    alt=title,
+    caption=f"{findings.CLAIMS[claim][0]}. The arm that stands for it and all"
+    f" learning rates were chosen on other edits. {len(results['seeds'])}"
+    f" models a load, {results['reported']} edits of each; intervals of 95 % of"
+    " Student's t over models.",
+  )
+
+
+def _table(results: Mapping[str, Any], claim: str) -> elements.Table:
+  titles = findings.titles(results)
+  rows: list[Any] = []
+  for mix in results["mixes"]:
+    rows.append(f"Trained {MIXES[mix]}")
+    for load, row in zip(
+      results["loads"], _rows(results, claim, mix), strict=True
+    ):
+      rows.append(
+        [
+          f"{load['density']:.2g} bits, {load['subjects']} subjects",
+          titles[row["arms"][0]],
+          row["difference"],
+          row["result"],
+        ]
+      )
+  return elements.Table(
+    [
+      "load",
+      "chosen arm",
+      elements.Column("score beyond full, all blocks", digits=3),
+      "claim",
+    ],
+    rows,
+    f"{findings.CLAIMS[claim][0]}: by load, at the end of training.",
+    [
+      "Reproduced where the interval lies above 0, not reproduced where it lies"
+      f" below; no correction for {4 * len(results['loads'])} comparisons."
+    ],
+  )
+
+
+def _arms(results: Mapping[str, Any], mix: str) -> elements.Table:
+  titles = findings.titles(results)
+  found = [
+    {row["arm"]: row for row in load["table"] if row["mix"] == mix}
+    for load in results["loads"]
+  ]
+  edges = sorted(
+    {
+      titles[name]
+      for rows in found
+      for name, row in rows.items()
+      if row["at_the_edge"]
+    }
+  )
+  notes = ["Intervals of 95 % by resampling edits and models."]
+  if edges:
+    notes.append(
+      "At some load the chosen learning rate is at the edge of those tried:"
+      f" {', '.join(edges)}."
+    )
+  heads = [
+    elements.Column(f"{load['density']:.2g} bits", digits=2)
+    for load in results["loads"]
+  ]
+  return elements.Table(
+    ["arm", *heads],
+    [
+      [title, *(rows[name]["score"] for rows in found)]
+      for name, title in titles.items()
+    ],
+    f"Score by load, trained {MIXES[mix]}; learning rates as tuned.",
+    notes,
+  )
+
+
+def _pretrained(results: Mapping[str, Any]) -> elements.Table:
+  return elements.Table(
+    ["load", elements.Column("facts recalled", "%", digits=2, scale=100)],
+    [
+      [
+        f"{load['density']:.2g} bits, seed {model['seed']}",
+        min(model["recall"][family] for family in load["families"]),
+      ]
+      for load in results["loads"]
+      for model in load["pretrained"]
+    ],
+    "Share of the facts of a world that a model recalls before any edit.",
+  )
+
+
+def _rows(
+  results: Mapping[str, Any], claim: str, mix: str
+) -> list[Mapping[str, Any]]:
+  """Take the judgements of a claim, a row for each load."""
+  return [
+    row
+    for load in results["loads"]
+    for row in load["claims"]
+    if (row["claim"], row["mix"], row["protocol"], row["stop"])
+    == (claim, mix, _PROTOCOL, _STOP)
+  ]

@@ -1,0 +1,97 @@
+"""The study of load: when does a way to edit win, by how full a model is.
+
+Models of one size learn worlds of several sizes; each is edited as in `study`.
+"""
+
+import json
+import os
+import pathlib
+import time
+from typing import Any
+
+from effjax.studies.edit import (
+  arms,
+  examiner,
+  findings,
+  load_page,
+  pretraining,
+  runs,
+  study,
+)
+from effjax.studies.results import publish
+from effjax.training import workdir as workdirs
+
+
+def run(config: Any, workdir: str) -> dict[str, Any]:
+  """Run the study, or finish one that was interrupted.
+
+  Args:
+    config: See `configs/edit/load.py`.
+    workdir: Where everything is written.
+
+  Returns:
+    The content of `results.json`.
+
+  Raises:
+    ValueError: If the configuration asks for something that does not exist, or
+      a model does not know its world.
+  """
+  place = pathlib.Path(workdir)
+  workdirs.start(place, config)
+  started, worked = time.monotonic(), time.process_time()
+  for name in config.arms:
+    arms.find(name)
+  loads = [_loaded(config, count, place) for count in sorted(config.subjects)]
+  results = {
+    "study": "edit_load",
+    "title": config.title,
+    "seeds": list(config.seeds),
+    "mixes": list(config.mixes),
+    "rates": list(config.rates),
+    "arms": [{"name": n, "title": arms.find(n).title} for n in config.arms],
+    "tuning": config.tuning,
+    "reported": config.reported,
+    "facts_edited": config.edit.count,
+    "steps": config.steps,
+    "loads": loads,
+    "failed": sum(load["failed"] for load in loads),
+    "count": sum(load["count"] for load in loads),
+    "seconds": {
+      "wall": time.monotonic() - started,
+      "cpu": time.process_time() - worked,
+    },
+    "cores": os.cpu_count(),
+    "data": {
+      "name": "synthetic worlds",
+      "relations": config.world.relations,
+      "objects": config.world.objects,
+      "subjects": sorted(config.subjects),
+    },
+    "environment": json.loads((place / "environment.json").read_text()),
+  }
+  return publish(place, results, load_page, config)
+
+
+def _loaded(config: Any, count: int, place: pathlib.Path) -> dict[str, Any]:
+  """Edit models of one world, and sum up what came of it."""
+  own = config.copy_and_resolve_references()
+  with own.unlocked():
+    own.world.subjects = count
+  print(f"{count} subjects", flush=True)
+  place = place / f"subjects{count}"
+  about, models, edited = study.learned(own, place)
+  runner = runs.Runner(about, own)
+  values = study.swept(runner, models, edited, place)
+  measures = examiner.summary(edited[0].names, values)
+  given = list(own.arms), own.mixes, measures, own.tuning
+  return {
+    "subjects": count,
+    "density": about.density,
+    "block_parameters": about.module.config.block_parameters,
+    "families": list(pretraining.families(about.world)),
+    "pretrained": [model.report for model in models],
+    "table": findings.table(*given),
+    "claims": findings.claims(*given),
+    "failed": int(values["failed"].sum()),
+    "count": int(values["failed"].size),
+  }

@@ -373,6 +373,7 @@ BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
   ),
   "edit": blocks_edit.table,
   "edit_nested": functools.partial(blocks_edit.table, name="edit_nested"),
+  "edit_load": blocks_edit.loads,
   "edit_smollm2": blocks_edit_language.table,
   "bench": bench_table,
   "bench_gpu": bench_table,

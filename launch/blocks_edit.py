@@ -10,6 +10,8 @@ _PLOTS = {
   "arms": "edited facts and facts preserved, by arm",
   "pruning": "edited facts that outlast pruning",
   "nested": "nested facts that follow an edit, by what was trained",
+  "rank": "low rank beside full rank, by how full models are",
+  "blocks": "some blocks beside all, by how full models are",
 }
 
 
@@ -39,6 +41,7 @@ def table(results: Mapping[str, Any], name: str = "edit") -> str:
     "",
     *_claims(results, page.MIXES),
     "",
+    *_closed_forms(results),
     *_nested(results, page.MIXES),
     *_compressed(results, page.MIXES),
     "",
@@ -114,6 +117,84 @@ def _claims(results: Mapping[str, Any], mixes: Mapping[str, str]) -> list[str]:
     f" models, not corrected for {len(results['claims'])} comparisons; settings"
     " are models, and learning rates where these are matched.",
   ]
+
+
+def _closed_forms(results: Mapping[str, Any]) -> list[str]:
+  from effjax.studies.edit import closed_forms_page
+
+  found = results.get("closed_forms", {"rows": []})
+  if not found["rows"]:
+    return []
+  titles = {form["name"]: form["title"] for form in found["forms"]}
+  lines = [
+    closed_forms_page.summary(results),
+    "",
+    "| closed form | learning rate of values | edited | preserved | score |"
+    " score beyond fine-tuning |",
+    "|---|---|---|---|---|---|",
+  ]
+  for row in found["rows"]:
+    rate = f"{found['rates'][row['rate']]:g}"
+    cells = [interval(row[k], 2) for k in ("efficacy", "preservation", "score")]
+    more = interval(row["more"], 2) if "more" in row else "–"
+    name = titles[row["arm"]]
+    edge = " (edge)" if row["at_the_edge"] else ""
+    lines.append(f"| {name} | {rate}{edge} | {' | '.join(cells)} | {more} |")
+  return [
+    *lines,
+    "",
+    "One down projection is changed, by keys read at the last token of the"
+    " subject or of the prompt. The last column compares, by ± half of the 95 %"
+    " interval of Student's t over models, with the arm that is best on other"
+    " edits when fine-tuned on the new facts alone, all that closed forms are"
+    " given too.",
+    "",
+  ]
+
+
+def loads(results: Mapping[str, Any]) -> str:
+  """Render the study of load as Markdown.
+
+  Args:
+    results: The content of its `results.json`.
+
+  Returns:
+    What was found, plots, and a table.
+  """
+  from effjax.studies.edit import findings, load_page
+  from effjax.studies.edit.page import MIXES
+
+  titles = findings.titles(results)
+  heads = [f"{load['density']:.2g} bits" for load in results["loads"]]
+  lines = [
+    load_page.summary(results),
+    "",
+    " ".join(
+      f'<img src="launch/results/edit_load_{quantity}.svg" width="49%"'
+      f' alt="{_PLOTS[quantity]}">'
+      for quantity in results["plots"]
+    ),
+    "",
+    f"| beside full, all blocks | trained | {' | '.join(heads)} |",
+    "|---" * (2 + len(heads)) + "|",
+  ]
+  for claim, (text, _) in findings.CLAIMS.items():
+    for mix in results["mixes"]:
+      cells = [
+        f"{interval(row['difference'], 3)} ({titles[row['arms'][0]]})"
+        for row in load_page.rows(results, claim, mix)
+      ]
+      lines.append(f"| {text} | {MIXES[mix]} | {' | '.join(cells)} |")
+  seeds = ", ".join(map(str, results["seeds"]))
+  lines += [
+    "",
+    "Difference of scores at learning rates chosen on other edits, and the arm"
+    f" that was chosen so; models of seeds {seeds}, {results['reported']} edits"
+    " of each, ± half of the 95 % interval of Student's t over models.",
+    "",
+    origin(results),
+  ]
+  return "\n".join(lines) + "\n"
 
 
 def _compressed(

@@ -33,6 +33,7 @@ _PLOTS = {
   "personalize_authors": ("arms",),
   "edit": ("arms", "pruning"),
   "edit_nested": ("nested", "pruning"),
+  "edit_load": ("rank", "blocks"),
   "edit_smollm2": ("methods",),
 }
 
@@ -153,6 +154,7 @@ def _draw(
     "personalize_authors": _plot_personalize,
     "edit": _plot_edit,
     "edit_nested": _plot_edit,
+    "edit_load": _plot_load,
     "edit_smollm2": _plot_edit_language,
   }[name]
   with matplotlib.rc_context({"svg.hashsalt": "effjax"}):
@@ -202,6 +204,12 @@ def _plot_edit(results: dict[str, Any], quantity: str) -> Any:
   if quantity == "nested":
     return nesting.plot(results, page.MIXES)
   return page.plot(results, results["mixes"][0])
+
+
+def _plot_load(results: dict[str, Any], quantity: str) -> Any:
+  from effjax.studies.edit import load_page
+
+  return load_page.plot(results, quantity)
 
 
 def _plot_edit_language(results: dict[str, Any], quantity: str) -> Any:

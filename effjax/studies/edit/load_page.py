@@ -23,11 +23,11 @@ def summary(results: Mapping[str, Any]) -> str:
   lines = []
   for claim, (text, _) in findings.CLAIMS.items():
     for mix in results["mixes"]:
-      rows = _rows(results, claim, mix)
+      judged = rows(results, claim, mix)
       held = {
         result: [
           f"{density:.2g}"
-          for density, row in zip(densities, rows, strict=True)
+          for density, row in zip(densities, judged, strict=True)
           if row["result"] == result
         ]
         for result in ("reproduced", "not reproduced", "inconclusive")
@@ -106,7 +106,7 @@ def plot(results: Mapping[str, Any], claim: str) -> elements.Plot:
   }[claim]
   series: dict[str, Any] = {
     MIXES[mix]: elements.ends(
-      row["difference"] for row in _rows(results, claim, mix)
+      row["difference"] for row in rows(results, claim, mix)
     )
     for mix in results["mixes"]
   }
@@ -129,13 +129,13 @@ def plot(results: Mapping[str, Any], claim: str) -> elements.Plot:
 
 def _table(results: Mapping[str, Any], claim: str) -> elements.Table:
   titles = findings.titles(results)
-  rows: list[Any] = []
+  cells: list[Any] = []
   for mix in results["mixes"]:
-    rows.append(f"Trained {MIXES[mix]}")
+    cells.append(f"Trained {MIXES[mix]}")
     for load, row in zip(
-      results["loads"], _rows(results, claim, mix), strict=True
+      results["loads"], rows(results, claim, mix), strict=True
     ):
-      rows.append(
+      cells.append(
         [
           f"{load['density']:.2g} bits, {load['subjects']} subjects",
           titles[row["arms"][0]],
@@ -150,7 +150,7 @@ def _table(results: Mapping[str, Any], claim: str) -> elements.Table:
       elements.Column("score beyond full, all blocks", digits=3),
       "claim",
     ],
-    rows,
+    cells,
     f"{findings.CLAIMS[claim][0]}: by load, at the end of training.",
     [
       "Reproduced where the interval lies above 0, not reproduced where it lies"
@@ -168,8 +168,8 @@ def _arms(results: Mapping[str, Any], mix: str) -> elements.Table:
   edges = sorted(
     {
       titles[name]
-      for rows in found
-      for name, row in rows.items()
+      for own in found
+      for name, row in own.items()
       if row["at_the_edge"]
     }
   )
@@ -186,7 +186,7 @@ def _arms(results: Mapping[str, Any], mix: str) -> elements.Table:
   return elements.Table(
     ["arm", *heads],
     [
-      [title, *(rows[name]["score"] for rows in found)]
+      [title, *(own[name]["score"] for own in found)]
       for name, title in titles.items()
     ],
     f"Score by load, trained {MIXES[mix]}; learning rates as tuned.",
@@ -209,10 +209,19 @@ def _pretrained(results: Mapping[str, Any]) -> elements.Table:
   )
 
 
-def _rows(
+def rows(
   results: Mapping[str, Any], claim: str, mix: str
 ) -> list[Mapping[str, Any]]:
-  """Take the judgements of a claim, a row for each load."""
+  """Take the judgements of a claim, at learning rates that were tuned.
+
+  Args:
+    results: The content of `results.json`.
+    claim: A key of `findings.CLAIMS`.
+    mix: What was trained on.
+
+  Returns:
+    A row for each load.
+  """
   return [
     row
     for load in results["loads"]

@@ -18,6 +18,9 @@ ARMS = (
   "lora1",
   "lora2",
   "lora4",
+  # Trained at full rank, then cut: is it the rank, or training at that rank?
+  "full_cut1",
+  "full_cut4",
 )
 
 

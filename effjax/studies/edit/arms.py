@@ -21,7 +21,7 @@ TARGETS = {
   "attention": r"layer_\d+/attention/.*",
   "mlp": r"layer_\d+/mlp/.*",
 }
-METHODS = ("full", "lora", "dora", "ia3", "sparse", "rosa")
+METHODS = ("full", "truncated", "lora", "dora", "ia3", "sparse", "rosa")
 RANK = 64  # of the arrays that all LoRA arms share
 
 
@@ -32,7 +32,8 @@ class Arm:
   Attributes:
     method: one of `METHODS`.
     targets: a key of `TARGETS`, or "layerN" for one block.
-    rank: of low-rank methods, at most `RANK`.
+    rank: of low-rank methods, at most `RANK`. "truncated" is fine-tuned in
+      full, and keeps that many directions of the change of each kernel.
     alpha: of LoRA: "2r", "16" or "sqrt", 16 / sqrt(r) instead of alpha / r.
     clamp: how far a parameter may go, of FT-L.
     density: share of the weights that sparse methods train.
@@ -68,6 +69,7 @@ class Arm:
       "dora": f"DoRA {self.rank}",
       "ia3": "IA3",
       "sparse": f"{100 * self.density:g} % of the weights",
+      "truncated": f"full, cut to rank {self.rank}",
       "rosa": f"RoSA {self.rank}, {100 * self.density:g} % of the weights",
     }
     return names[self.method] + ("" if where == "all blocks" else f", {where}")
@@ -95,6 +97,10 @@ ARMS = {
   "ia3": Arm(method="ia3"),
   "sparse": Arm(method="sparse"),
   "rosa4": Arm(method="rosa", rank=4),
+  **{
+    f"full_cut{rank}": Arm(method="truncated", rank=rank)
+    for rank in (1, 2, 4, 8, 16)
+  },
 }
 
 

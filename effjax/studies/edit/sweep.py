@@ -140,6 +140,30 @@ def merged(base: Tree, theta: Tree, run: Run) -> Tree:
   return jax.tree.map(change, tree.names(base), base)
 
 
+def truncated(base: Tree, theta: Tree, run: Run) -> Tree:
+  """Keep of the change of each kernel its leading singular directions.
+
+  Args:
+    base: Parameters before.
+    theta: Parameters after.
+    run: The run, whose `rank` says how many.
+
+  Returns:
+    Parameters; what is no kernel of a block is that of `theta`.
+  """
+  known = arms.kernels(base)
+
+  def cut(path, old, new):
+    if path not in known:
+      return new
+    u, s, v = jnp.linalg.svd(new - old, full_matrices=False)
+    count = jnp.sum(run.rank, dtype=jnp.int32)
+    s = jnp.where(jnp.arange(s.size, dtype=jnp.int32) < count, s, 0.0)
+    return old + (u * s[None, :]) @ v
+
+  return jax.tree.map(cut, tree.names(base), base, theta)
+
+
 def both(base: Tree, theta: Tree, run: Run) -> Tree:
   """Add the products of factors to kernels some of whose weights are trained.
 
@@ -172,6 +196,7 @@ class Sweep:
     whole = lambda base, theta, run: theta
     self._programs = {
       "full": self._program("full", whole),
+      "truncated": self._program("truncated", whole, truncated),
       "lora": self._program("lora", merged),
       # Its masks are as large as the parameters.
       "sparse": self._program("sparse", whole),
@@ -230,9 +255,10 @@ class Sweep:
       found.append(jax.tree.map(cut, part))
     return Outcome(*jax.tree.map(lambda *x: np.concatenate(x), *found))
 
-  def _program(self, name, merge):
+  def _program(self, name, merge, shown=None):
     def one(base, data, run):
-      return _train(self.module, self.every, merge, base, data, run)
+      merges = merge, shown or merge
+      return _train(self.module, self.every, merges, base, data, run)
 
     def many(base, data, runs):
       self.compiled.append(name)
@@ -262,8 +288,12 @@ def _optimizer() -> optax.GradientTransformation:
   )
 
 
-def _train(module, every, merge, base, data, run):
-  """Fine-tune once, recording what is measured every so many steps."""
+def _train(module, every, merges, base, data, run):
+  """Fine-tune once, recording what is measured every so many steps.
+
+  What is measured may be merged in another way than what is trained.
+  """
+  merge, shown = merges
   start = base if run.theta is None else run.theta
   update = _optimizer()
   drawn = data.drawn[run.mix, run.edit]
@@ -299,7 +329,7 @@ def _train(module, every, merge, base, data, run):
 
   def part(state, chosen):
     state, _ = jax.lax.scan(step, state, chosen)
-    now = examiner.logits(module, merge(base, state[0], run), asked)
+    now = examiner.logits(module, shown(base, state[0], run), asked)
     return state, examiner.measure(now, before, asked)
 
   state = (start, update.init(start), jnp.zeros((), bool))

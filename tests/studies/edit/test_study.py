@@ -233,6 +233,30 @@ def test_side_by_side_is_one_by_one(config, subject):
     )
 
 
+def test_a_cut_change_has_few_directions_and_no_better_ones(subject):
+  _, model, _ = subject
+  base = model.params
+  draw = lambda p: p + np.random.default_rng(p.size).normal(0, 0.1, p.shape)
+  theta = jax.tree.map(lambda p: draw(p).astype(p.dtype), base)
+  run = sweep.make_run(arms.find("full_cut4"), base, rate=1e-3, edit=0, mix=0)
+  found = sweep.truncated(base, theta, run)
+  kernels = arms.kernels(base)
+  names = jax.tree.leaves(tree.names(base))
+  leaves = (jax.tree.leaves(t) for t in (base, theta, found))
+  for name, old, new, cut in zip(names, *leaves, strict=True):
+    if name not in kernels:
+      np.testing.assert_array_equal(cut, new)
+      continue
+    change, kept = np.asarray(new - old), np.asarray(cut - old)
+    values = np.linalg.svd(change, compute_uv=False)
+    np.testing.assert_allclose(
+      np.linalg.svd(kept, compute_uv=False)[:4], values[:4], rtol=1e-3
+    )
+    # Eckart and Young: the rest is as small as rank 4 can make it.
+    rest = np.linalg.norm(change - kept)
+    assert rest == pytest.approx(np.linalg.norm(values[4:]), rel=1e-3)
+
+
 @pytest.mark.slow
 def test_rosa_trains_few_weights_and_factors(config, subject):
   about, model, own = subject

@@ -39,7 +39,7 @@ def summary(results: Mapping[str, Any]) -> str:
       )
       lines.append(f"- {text}, {MIXES[mix]}: {told}")
   return (
-    f"{len(results['seeds'])} small language models for each of"
+    f"Small language models, {len(results['seeds'])} for each of"
     f" {len(densities)} worlds, which fill them with"
     f" {min(densities):.2g} to {max(densities):.2g} bits of facts for each"
     f" parameter of a block, were edited by {len(results['arms'])} arms at"
@@ -121,9 +121,9 @@ def plot(results: Mapping[str, Any], claim: str) -> elements.Plot:
     ),
     alt=title,
     caption=f"{findings.CLAIMS[claim][0]}. The arm that stands for it and all"
-    f" learning rates were chosen on other edits. {len(results['seeds'])}"
-    f" models a load, {results['reported']} edits of each; intervals of 95 % of"
-    " Student's t over models.",
+    f" learning rates were chosen on other edits. Models of each load:"
+    f" {len(results['seeds'])}; edits of each: {results['reported']}; intervals"
+    " of 95 % of Student's t over models.",
   )
 
 

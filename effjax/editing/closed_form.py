@@ -199,7 +199,7 @@ def alphaedit(
   *,
   previous: Array | None = None,
   ridge: Any = 10.0,
-  threshold: float = 2e-2,
+  threshold: Any = 2e-2,
   projection: Array | None = None,
   layers: int = 1,
 ) -> Array:
@@ -252,7 +252,7 @@ def alphaedit(
   return delta
 
 
-def null_space(c: Array, threshold: float = 2e-2) -> Array:
+def null_space(c: Array, threshold: Any = 2e-2) -> Array:
   """Project onto the directions in which keys hardly ever point.
 
   Args:

@@ -143,11 +143,12 @@ def run(
   options = config.closed_forms
   rates = np.asarray(options.rates, np.float32)
   edits = np.arange(len(own.made), dtype=np.int32)
+  module: Any = about.module
   found = []
-  for form in forms(options, about.module.config.layers):
+  for form in forms(options, module.config.layers):
     moment = second_moment(about, base, form.layer)
     settings = Settings(0.0, *(options[k] for k in Settings._fields[1:]))
-    values, failed = _program(about.module, form, settings)(
+    values, failed = _program(module, form, settings)(
       base, moment, own.data.asked, asked(about, own, form.lookup), rates, edits
     )
     found.append({**values, "failed": failed})

@@ -150,9 +150,7 @@ def _table(results: Mapping[str, Any]) -> elements.Table:
   columns = [
     "closed form",
     elements.Column("learning rate of values"),
-    elements.Column("edited", digits=2),
-    elements.Column("paraphrases", digits=2),
-    elements.Column("preserved", digits=2),
+    *(elements.Column(text, digits=2) for text in findings.TOLD),
     *([elements.Column("S-NO follow", digits=2)] if nested else []),
     elements.Column("score", digits=2),
     elements.Column("score beyond fine-tuning", digits=2),
@@ -161,9 +159,7 @@ def _table(results: Mapping[str, Any]) -> elements.Table:
     [
       titles[row["arm"]],
       found["rates"][row["rate"]],
-      row["efficacy"],
-      row["generalization"],
-      row["preservation"],
+      *(row[name] for name in findings.TOLD.values()),
       *([row["sets"].get("follow")] if nested else []),
       row["score"],
       row.get("more"),

@@ -29,6 +29,12 @@ CLAIMS = {
     ("full_attention", "full_mlp", "full_layer0", "full_layer1"),
   ),
 }
+# What tables tell of an arm first, and the measure it is.
+TOLD = {
+  "edited": "efficacy",
+  "paraphrases": "generalization",
+  "preserved": "preservation",
+}
 _TOLERANCE = 0.01  # a difference in score that counts as a tie
 _RESAMPLES = 2000
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from effjax.studies import elements, figures, origin
-from effjax.studies.edit import findings
-from effjax.studies.edit.page import MIXES
+from effjax.studies import elements, figures
+from effjax.studies.edit import findings, page
 
+MIXES = page.MIXES
+provenance = page.provenance
 _PROTOCOL, _STOP = "tuned", "end"
 
 
@@ -72,22 +73,6 @@ def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
     ),
     elements.Section("Before the edits", [_pretrained(results)]),
   ]
-
-
-def provenance(
-  results: Mapping[str, Any], config: Any = None
-) -> dict[str, Any]:
-  """Gather what a reader needs to repeat the study.
-
-  Args:
-    results: The content of `results.json`.
-    config: The configuration, or None.
-
-  Returns:
-    Names to values, see `origin.facts`.
-  """
-  seeds = ", ".join(map(str, results["seeds"]))
-  return origin.facts(results, config, seeds=seeds)
 
 
 def plot(results: Mapping[str, Any], claim: str) -> elements.Plot:

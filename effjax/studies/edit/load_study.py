@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 from effjax.studies.edit import (
-  arms,
   examiner,
   findings,
   load_page,
@@ -39,20 +38,10 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   place = pathlib.Path(workdir)
   workdirs.start(place, config)
   started, worked = time.monotonic(), time.process_time()
-  for name in config.arms:
-    arms.find(name)
+  given = study.outline(config)
   loads = [_loaded(config, count, place) for count in sorted(config.subjects)]
   results = {
-    "study": "edit_load",
-    "title": config.title,
-    "seeds": list(config.seeds),
-    "mixes": list(config.mixes),
-    "rates": list(config.rates),
-    "arms": [{"name": n, "title": arms.find(n).title} for n in config.arms],
-    "tuning": config.tuning,
-    "reported": config.reported,
-    "facts_edited": config.edit.count,
-    "steps": config.steps,
+    **given,
     "loads": loads,
     "failed": sum(load["failed"] for load in loads),
     "count": sum(load["count"] for load in loads),

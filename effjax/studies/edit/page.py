@@ -145,9 +145,7 @@ def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
   columns = [
     "arm",
     elements.Column("learning rate"),
-    elements.Column("edited", digits=2),
-    elements.Column("paraphrases", digits=2),
-    elements.Column("preserved", digits=2),
+    *(elements.Column(text, digits=2) for text in findings.TOLD),
     elements.Column("preserved at first success", digits=2),
     elements.Column("score", digits=2),
   ]
@@ -155,9 +153,7 @@ def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
     [
       titles[row["arm"]],
       results["rates"][row["rate"]],
-      row["efficacy"],
-      row["generalization"],
-      row["preservation"],
+      *(row[name] for name in findings.TOLD.values()),
       row["first_preservation"],
       row["score"],
     ]

@@ -51,8 +51,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   place = pathlib.Path(workdir)
   workdirs.start(place, config)
   started, worked = time.monotonic(), time.process_time()
-  for name in config.arms:
-    arms.find(name)
+  given = outline(config)
   _check_interplay(config)
   forms = closed_forms.forms(config.closed_forms, config.model.layers)
   about, models, edited = learned(config, place)
@@ -65,16 +64,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     about, config, models, edited, measures, place / "interplay"
   )
   results = {
-    "study": "edit",
-    "title": config.title,
-    "seeds": list(config.seeds),
-    "mixes": list(config.mixes),
-    "rates": list(config.rates),
-    "arms": [{"name": n, "title": arms.find(n).title} for n in config.arms],
-    "tuning": config.tuning,
-    "reported": config.reported,
-    "facts_edited": config.edit.count,
-    "steps": config.steps,
+    **given,
     "density": about.density,
     "block_parameters": about.module.config.block_parameters,
     "pretrained": [model.report for model in models],
@@ -107,6 +97,32 @@ def _found(config: Any, measures: dict[str, np.ndarray]) -> dict[str, Any]:
     "claims": findings.claims(names, mixes, measures, tuning),
     "side_effects": findings.side_effects(mixes, measures, tuning),
     "nested": nesting.table(names, mixes, measures, tuning),
+  }
+
+
+def outline(config: Any) -> dict[str, Any]:
+  """Say what a study was to do.
+
+  Args:
+    config: See `configs/edit`.
+
+  Returns:
+    The first entries of `results.json`.
+
+  Raises:
+    ValueError: If an arm does not exist.
+  """
+  return {
+    "study": config.study,
+    "title": config.title,
+    "seeds": list(config.seeds),
+    "mixes": list(config.mixes),
+    "rates": list(config.rates),
+    "arms": [{"name": n, "title": arms.find(n).title} for n in config.arms],
+    "tuning": config.tuning,
+    "reported": config.reported,
+    "facts_edited": config.edit.count,
+    "steps": config.steps,
   }
 
 

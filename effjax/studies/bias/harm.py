@@ -8,6 +8,8 @@ from effjax import metrics
 from effjax.studies import elements, figures
 from effjax.studies.bias import measures
 
+_FEW = 30  # samples of a group that is not named as the one that pays most
+
 
 def by_seed(
   results: dict[str, Any], arm: str, sparsity: float, quantity: str
@@ -72,7 +74,7 @@ def groups(
   names = results["groups_compared"]["names"]
   supports = results["groups_compared"]["supports"]
   order = np.argsort(-np.nan_to_num(estimate[:, -1], nan=-np.inf))
-  worst = order[0]
+  worst = next((i for i in order if supports[i] >= _FEW), order[0])
   message = (
     f"At {100 * levels[-1]:g}\u00a0% the errors of {names[worst]} grow by"
     f" {estimate[worst, -1]:.1f} points more than everyone's"
@@ -94,7 +96,8 @@ def groups(
     caption=f"Models {title}: growth of the error rate of a group minus that"
     " of everyone, against the dense models of the same seeds, mean over"
     f" attributes; ± is half of the 95 % interval over {len(results['seeds'])}"
-    " seeds.",
+    " seeds, for these samples: it does not say what others of a group would"
+    f" meet. The title leaves out groups of fewer than {_FEW}.",
   )
 
 

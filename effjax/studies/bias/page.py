@@ -114,6 +114,12 @@ def _arms(results: dict[str, Any]) -> list[str]:
   return [arm for arm in ("ri", "pt") if arm in present]
 
 
+def _predicted(attributes: list[str]) -> str:
+  return (
+    attributes[0] if len(attributes) == 1 else f"{len(attributes)} attributes"
+  )
+
+
 def summary(results: dict[str, Any]) -> str:
   """Say in a few sentences what was found.
 
@@ -127,7 +133,7 @@ def summary(results: dict[str, Any]) -> str:
   dense = _row(results, "dense", 0.0)
   text = (
     f"{len(results['runs'])} models with {results['parameters']:,} parameters"
-    f" predict {len(results['attributes'])} attributes of"
+    f" predict {_predicted(results['attributes'])} of"
     f" {sizes['test']:,} test {_unit(results)}, trained on"
     f" {sizes['train']:,} with"
     f" {len(results['seeds'])} seeds. The dense models reach a mean AUC of"

@@ -289,3 +289,27 @@ def test_calibration_counts_every_decision():
   assert pruned["count"][3] == inside.sum()
   assert pruned["confidence"][3] == pytest.approx(p[inside].mean(), abs=1e-5)
   assert pruned["frequency"][3] == pytest.approx(y[inside].mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("support", "named"), [(4, "most"), (30, "few")])
+def test_a_group_of_few_is_not_said_to_pay_most(support, named):
+  runs = [
+    {
+      "seed": seed,
+      "arm": arm,
+      "sparsity": level,
+      # By group, then by attribute.
+      "by_attribute": {"group_error": errors, "error": [0.1]},
+    }
+    for seed in (0, 1)
+    for arm, level, errors in (
+      ("dense", 0.0, [[0.1], [0.1]]),
+      ("pt", 0.9, [[0.9], [0.3]]),
+    )
+  ]
+  results = {
+    "seeds": [0, 1],
+    "runs": runs,
+    "groups_compared": {"names": ["few", "most"], "supports": [support, 500]},
+  }
+  assert f"errors of {named} grow" in harm.groups(results, "pt", [0.9], "x").alt

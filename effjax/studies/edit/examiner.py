@@ -170,7 +170,8 @@ def summary(
   Returns:
     `efficacy`, `preservation`, `preservation_min`, `locality`, `old_recall`,
     `generalization`, `score`, the harmonic mean of efficacy and preservation,
-    each [...]; and the accuracy of every set as `set/NAME`.
+    and `aggregate`, that of efficacy, generalization if it is measured, and
+    locality, each [...]; and the accuracy of every set as `set/NAME`.
   """
   accuracy = np.asarray(measured["accuracy"], np.float64)
   agreed = np.asarray(measured["agreement"], np.float64)
@@ -182,6 +183,7 @@ def summary(
   with np.errstate(invalid="ignore", divide="ignore"):
     score = np.where(e * p > 0, 2 * e * p / (e + p), 0.0)
     local = np.nanmean(agreed[..., kept], axis=-1)
+  terms = [e, *([of["paraphrase"]] if "paraphrase" in of else []), local]
   return {
     "efficacy": e,
     "preservation": p,
@@ -190,4 +192,5 @@ def summary(
     "old_recall": of.get("old", nothing),
     "generalization": of.get("paraphrase", nothing),
     "score": np.where(np.isnan(e) | np.isnan(p), np.nan, score),
+    "aggregate": np.asarray(metrics.harmonic_mean(np.stack(terms, -1))),
   } | {f"set/{name}": value for name, value in of.items()}

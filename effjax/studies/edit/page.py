@@ -148,6 +148,7 @@ def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
     *(elements.Column(text, digits=2) for text in findings.TOLD),
     elements.Column("preserved at first success", digits=2),
     elements.Column("score", digits=2),
+    elements.Column("aggregate", digits=2),
   ]
   rows = [
     [
@@ -156,13 +157,18 @@ def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
       *(row[name] for name in findings.TOLD.values()),
       row["first_preservation"],
       row["score"],
+      row["aggregate"],
     ]
     for row in _rows(results, mix)
   ]
   edges = [
     titles[row["arm"]] for row in _rows(results, mix) if row["at_the_edge"]
   ]
-  notes = ["The score is the harmonic mean of edited and preserved."]
+  notes = [
+    "The score is the harmonic mean of edited and preserved; the aggregate that"
+    " of edited, paraphrases where a world has them, and answers as before, the"
+    " share of unedited facts that are answered as before, rightly or not."
+  ]
   if edges:
     notes.append(
       f"At the edge of the learning rates that were tried: {', '.join(edges)}."

@@ -9,6 +9,7 @@ from effjax import tree
 from effjax.studies import edit
 from effjax.studies.edit import (
   arms,
+  examiner,
   findings,
   interplay,
   page,
@@ -281,3 +282,19 @@ def test_rosa_trains_few_weights_and_factors(config, subject):
   for path, (_, b) in theta["factors"].items():
     assert b[:4].any(), path
     assert not b[4:].any(), path
+
+
+@pytest.mark.parametrize("paraphrased", [True, False])
+def test_the_aggregate_is_of_what_there_is(paraphrased):
+  names = ["edited", "with_same_rel", "reg_data", "paraphrase"]
+  accuracy = np.array([[0.8, 1.0, 0.6, 0.4], [0.0, 1.0, 1.0, 1.0]])
+  agreement = np.array([[0.1, 0.5, 0.7, 0.2], [0.1, 1.0, 1.0, 1.0]])
+  count = 4 if paraphrased else 3
+  found = examiner.summary(
+    names[:count],
+    {"accuracy": accuracy[:, :count], "agreement": agreement[:, :count]},
+  )
+  terms = [0.8, 0.4, 0.6] if paraphrased else [0.8, 0.6]
+  wanted = len(terms) / sum(1 / x for x in terms)
+  np.testing.assert_allclose(found["aggregate"], [wanted, 0.0], rtol=1e-6)
+  np.testing.assert_allclose(found["score"][0], 2 / (1 / 0.8 + 1 / 0.8))

@@ -15,7 +15,7 @@ from configs import common
 METHODS = ("rome", "memit", "emmet", "alphaedit", "ft", "ft-l", "lora")
 RATES = {
   "ft": (3e-5, 1e-4, 3e-4),
-  "ft-l": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+  "ft-l": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
   "lora": (1e-3, 3e-3, 1e-2),
 }
 

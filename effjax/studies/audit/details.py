@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from effjax import metrics
-from effjax.studies.audit import fairness
+from effjax.studies.audit import chance, fairness
 from effjax.studies.audit.outputs import Outputs, decided, invalid, rounded
 
 EXEMPLARS = 24
@@ -95,19 +95,20 @@ def worst(
 ) -> dict[str, Any]:
   """Returns the pairs of group and attribute whose errors grow most.
 
-  Of each pair an exact binomial test (McNemar) asks whether decisions break as
-  often as they mend; Holm corrects for all pairs that have samples. Pairs that
-  pass and whose interval of the excess error lies above 0 come first.
+  Of each pair a test asks how often a group of as many samples, drawn from
+  everyone, would have as many more broken decisions than mended ones; Holm
+  corrects for all pairs that have samples. Pairs that pass come first.
   """
   if outputs.labels is None:
     return {"pairs": [], "tested": 0, "significant": 0}
-  from scipy import special
-
-  found = flips.by_group
-  fewer = np.minimum(found.broken, found.mended).astype(np.float64)
-  number = (found.broken + found.mended).astype(np.int64)
-  p = np.minimum(2.0 * special.bdtr(fewer, number, 0.5), 1.0)
-  p = np.where((found.support > 0) & ~invalid(outputs), p, np.nan)
+  found, everyone = flips.by_group, flips.overall
+  p = chance.of_drawn_groups(
+    found.broken,
+    found.mended,
+    found.support,
+    (everyone.broken, everyone.mended, everyone.support),
+  )
+  p = np.where(invalid(outputs), np.nan, p)
   adjusted = np.asarray(metrics.holm(p))
   rates = {
     end: getattr(compared.difference, end)["rates"]
@@ -115,7 +116,7 @@ def worst(
   }
   excess, change = rates["estimate"]["excess"], rates["estimate"]["error"]
   hurt = (excess > 0) & (change > 0)
-  certain = hurt & (rates["low"]["excess"] > 0) & (adjusted <= 1.0 - level)
+  certain = hurt & (adjusted <= 1.0 - level)
   order = np.lexsort((-np.nan_to_num(excess).ravel(), ~certain.ravel()))
   order = [i for i in order if hurt.flat[i]][:WORST]
   before = compared.reference["rates"]["error"]

@@ -178,10 +178,10 @@ def _worst(results: dict[str, Any]) -> elements.Table:
     if rows
     else "No pair has an error that grew more than everyone's",
     notes=[
-      "Broken: right in the dense model, wrong now; mended: the reverse. p:"
-      " exact binomial test (McNemar) of whether as many are broken as mended,"
-      f" corrected by Holm for {worst['tested']} pairs. Pairs that pass it and"
-      " whose excess error has an interval above 0 come first, in order of the"
+      "Broken: right in the dense model, wrong now; mended: the reverse. p: how"
+      " often a group of as many samples, drawn from everyone, has as many more"
+      " broken than mended decisions, corrected by Holm for"
+      f" {worst['tested']} pairs. Pairs that pass come first, in order of the"
       " excess."
     ],
   )

@@ -34,7 +34,6 @@ TOLD = {
   "edited": "efficacy",
   "paraphrases": "generalization",
   "preserved": "preservation",
-  "answers as before": "locality",
 }
 _TOLERANCE = 0.01  # a difference in score that counts as a tie
 _RESAMPLES = 2000

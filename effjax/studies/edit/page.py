@@ -166,8 +166,8 @@ def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
   ]
   notes = [
     "The score is the harmonic mean of edited and preserved; the aggregate that"
-    " of edited, paraphrases where a world has them, and answers as before, the"
-    " share of unedited facts that are answered as before, rightly or not."
+    " of edited, paraphrases where a world has them, and the share of unedited"
+    " facts that are answered as before, rightly or not."
   ]
   if edges:
     notes.append(

@@ -97,7 +97,7 @@ def summary(results: Mapping[str, Any]) -> str:
   if not found["best"]:
     return told
   ends = {k: elements.number(first["more"][k]) for k in elements.ENDS}
-  result = "which is no clear difference"
+  result = "no clear difference"
   if ends["low"] > 0:
     result = "better beyond chance"
   elif ends["high"] < 0:
@@ -170,8 +170,14 @@ def _table(results: Mapping[str, Any]) -> elements.Table:
     "Learning rates of the search for values were chosen on other edits, by the"
     " score. Keys are read at a token of the prompt, the last one of the"
     " subject or the last one of all; ROME stores facts one after another, the"
-    " others all at once."
+    " others all at once. What other keys look like is known from all sentences"
+    " of the world, those about preserved facts included."
   ]
+  edges = [titles[row["arm"]] for row in found["rows"] if row["at_the_edge"]]
+  if edges:
+    notes.append(
+      f"At the edge of the learning rates that were tried: {', '.join(edges)}."
+    )
   if found["best"]:
     notes.append(
       "The last column compares with"

@@ -145,9 +145,10 @@ def _closed_forms(results: Mapping[str, Any]) -> list[str]:
     "",
     "One down projection is changed, by keys read at the last token of the"
     " subject or of the prompt; the second moment of keys is that of all"
-    " sentences of the world, preserved facts included. The last column compares, by ± half of the 95 %"
-    " interval of Student's t over models, with the arm that is best on other"
-    " edits when fine-tuned on the new facts alone, all that closed forms are"
+    " sentences of the world, preserved facts included. The last column"
+    " compares, by ± half of the 95 % interval of Student's t over models, with"
+    " the arm that is best on other edits when fine-tuned on the new facts"
+    " alone, all that closed forms are"
     " given too.",
     "",
   ]

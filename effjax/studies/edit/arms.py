@@ -80,8 +80,7 @@ ARMS = {
   "full_everything": Arm(targets="everything"),
   "full_attention": Arm(targets="attention"),
   "full_mlp": Arm(targets="mlp"),
-  "full_layer0": Arm(targets="layer0"),
-  "full_layer1": Arm(targets="layer1"),
+  **{f"full_layer{i}": Arm(targets=f"layer{i}") for i in range(6)},
   "ft_l": Arm(clamp=5e-3),
   **{
     f"lora{rank}": Arm(method="lora", rank=rank)
@@ -89,8 +88,10 @@ ARMS = {
   },
   "lora4_attention": Arm(method="lora", rank=4, targets="attention"),
   "lora4_mlp": Arm(method="lora", rank=4, targets="mlp"),
-  "lora4_layer0": Arm(method="lora", rank=4, targets="layer0"),
-  "lora4_layer1": Arm(method="lora", rank=4, targets="layer1"),
+  **{
+    f"lora4_layer{i}": Arm(method="lora", rank=4, targets=f"layer{i}")
+    for i in range(6)
+  },
   "lora4_fixed": Arm(method="lora", rank=4, alpha="16"),
   "lora16_sqrt": Arm(method="lora", rank=16, alpha="sqrt"),
   "dora4": Arm(method="dora", rank=4),

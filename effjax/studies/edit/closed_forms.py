@@ -195,8 +195,12 @@ def second_moment(
   for family in pretraining.families(about.world):
     facts = worlds.facts(about.world, family)
     rows = sentences.prompts(about.words, facts, leading_end=True)
-    own, number = _gram(about.module, layer, params, rows.tokens, rows.lengths)
-    gram, count = gram + own, count + int(number)
+    for start in range(0, len(rows.lengths), pretraining.PART):
+      part = slice(start, start + pretraining.PART)
+      own, number = _gram(
+        about.module, layer, params, rows.tokens[part], rows.lengths[part]
+      )
+      gram, count = gram + own, count + int(number)
   return editing.second_moment(gram, count)
 
 

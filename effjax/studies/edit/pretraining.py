@@ -24,6 +24,8 @@ from effjax.io import files, safetensors
 from effjax.models import neox
 
 Tree = Any
+SIZES = {"toy": neox.toy, "pythia_31m": neox.pythia_31m}
+PART = 8192  # sentences that are read at once, of a world that may be large
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,7 +67,9 @@ def subject(config: Any) -> Subject:
 
   Args:
     config: The configuration: `world`, options of `worlds.make_world` and a
-      `seed`, and `model`, options of `neox.toy`.
+      `seed`, and `model`: `size`, "toy" or "pythia_31m", by default the first;
+      `dtype` of the computation; and options of `neox.toy` or
+      `neox.pythia_31m`.
 
   Returns:
     The three.
@@ -86,8 +90,15 @@ def subject(config: Any) -> Subject:
       "objects of this world have words of two tokens; the study asks for one:"
       " take fewer than 1000 objects in all"
     )
-  sizes = neox.toy(words.size, context=16, **dict(config.model))
-  return Subject(world=world, words=words, module=neox.NeoX(sizes))
+  options = dict(config.model)
+  size, dtype = options.pop("size", "toy"), options.pop("dtype", "float32")
+  if size not in SIZES:
+    raise ValueError(
+      f"there is no model of size {size!r}; choose from {', '.join(SIZES)}"
+    )
+  sizes = SIZES[size](words.size, **({"context": 16} | options))
+  module = neox.NeoX(sizes, dtype=jnp.dtype(dtype))
+  return Subject(world=world, words=words, module=module)
 
 
 def pretrain(
@@ -158,10 +169,18 @@ def recall(
     prompts = sentences.prompts(
       about.words, worlds.facts(about.world, family), form, leading_end=True
     )
-    logits = answers(about.module, params, prompts.tokens, prompts.lengths)
-    slot = metrics.slot_metrics(logits, prompts.targets[:, 0])
-    found["recall"][name] = float(slot.accuracy)
-    found["probability"][name] = float(slot.prob_target)
+    right = said = 0.0
+    for start in range(0, len(prompts.lengths), PART):
+      tokens, lengths, targets = (
+        x[start : start + PART]
+        for x in (prompts.tokens, prompts.lengths, prompts.targets[:, 0])
+      )
+      logits = answers(about.module, params, tokens, lengths)
+      slot = metrics.slot_metrics(logits, targets)
+      right += float(slot.accuracy) * len(lengths)
+      said += float(slot.prob_target) * len(lengths)
+    found["recall"][name] = right / len(prompts.lengths)
+    found["probability"][name] = said / len(prompts.lengths)
   return found
 
 

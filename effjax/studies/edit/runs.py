@@ -124,7 +124,7 @@ class Runner:
   def _start(self, arm, base, own, edit, seed) -> dict[str, Any]:
     """Return what an arm begins with."""
     key = jax.random.fold_in(jax.random.key(seed), edit)
-    if arm.method == "full":
+    if arm.method in ("full", "truncated"):
       return {}
     if arm.method == "lora":
       return {"theta": sweep.factors(key, base)}

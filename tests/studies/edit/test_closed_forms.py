@@ -222,3 +222,25 @@ def test_rates_are_chosen_on_other_edits_and_arms_too():
   (row,) = found["rows"]
   assert (row["rate"], row["score"]["estimate"]) == (1, 0.5)
   assert row["more"]["estimate"] == pytest.approx(np.mean([0.1, 0.3]))
+
+
+def test_a_large_world_is_read_in_parts(subject, monkeypatch):
+  about, params, _ = subject
+  whole = closed_forms.second_moment(about, params, 1)
+  asked = pretraining.recall(about, params)
+  monkeypatch.setattr(pretraining, "PART", 50)
+  assert len(worlds.facts(about.world, "S-O")) % 50
+  np.testing.assert_allclose(
+    closed_forms.second_moment(about, params, 1), whole, rtol=1e-4, atol=1e-6
+  )
+  again = pretraining.recall(about, params)
+  for name in ("recall", "probability"):
+    assert again[name]["S-O"] == pytest.approx(asked[name]["S-O"], rel=1e-5)
+
+
+def test_the_size_of_pythia_is_that_of_the_paper():
+  config = configuring.load("configs/edit/pythia_31m.py")
+  about = pretraining.subject(config)
+  assert about.module.config.block_parameters == 4_738_560
+  assert 1.0 < about.density < 1.2
+  assert about.module.dtype == jnp.bfloat16

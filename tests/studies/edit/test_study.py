@@ -259,6 +259,20 @@ def test_a_cut_change_has_few_directions_and_no_better_ones(subject):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["dora4", "ia3", "sparse", "full_cut1"])
+def test_other_arms_start_as_the_model_and_change_it(config, subject, method):
+  about, model, own = subject
+  with_arm = config.copy_and_resolve_references()
+  with with_arm.unlocked():
+    with_arm.arms, with_arm.rates = (method,), (1e-9, 3e-2)
+  found = runs.Runner(about, with_arm).all(model.params, own, 0)
+  assert not found["failed"].any()
+  agreement = found["agreement"][0, :, 0, 0, -1]  # rates, sets
+  np.testing.assert_array_equal(agreement[0][~np.isnan(agreement[0])], 1.0)
+  assert np.nanmin(agreement[1]) < 1.0
+
+
+@pytest.mark.slow
 def test_rosa_trains_few_weights_and_factors(config, subject):
   about, model, own = subject
   with_rosa = config.copy_and_resolve_references()

@@ -25,6 +25,7 @@ from jax import lax
 
 from effjax.editing.solving import (
   check_layers,
+  compiled,
   damped,
   demand,
   factor,
@@ -301,7 +302,7 @@ def sequential(
   return deltas
 
 
-@jax.jit
+@compiled
 def _rome(w, c, asked, spread, v, damping):
   lower, good = factor(damped(c, damping))
   u = solve(lower, spread.astype(w.dtype))
@@ -312,7 +313,7 @@ def _rome(w, c, asked, spread, v, damping):
   return right[:, None] * u[None, :], good, (jnp.abs(reach) > 0) | ~good
 
 
-@jax.jit
+@compiled
 def _memit(w, c, keys, values, lam, layers, damping):
   c = damped(c, damping)
   residual = (values - product(w, keys)) / layers
@@ -327,7 +328,7 @@ def _memit(w, c, keys, values, lam, layers, damping):
   return lax.cond(good & regular, lambda: (delta, good), direct)
 
 
-@jax.jit
+@compiled
 def _emmet(w, c, keys, values, damping):
   residual = values - product(w, keys)
   return _dual(damped(c, damping), keys, residual, 0.0)
@@ -344,7 +345,7 @@ def _dual(c, keys, residual, lam):
   return delta, good, regular | ~good
 
 
-@jax.jit
+@compiled
 def _null_space(c, threshold):
   values, vectors = jnp.linalg.eigh(c)
   values = jnp.abs(values)
@@ -352,7 +353,7 @@ def _null_space(c, threshold):
   return product(free, free.T), jnp.min(values, initial=jnp.inf)
 
 
-@jax.jit
+@compiled
 def _alphaedit(w, projection, keys, values, known, ridge, layers):
   residual = (values - product(w, keys)) / layers
   # A solution lies in the range of P, where P A P is the same and symmetric.

@@ -1,5 +1,7 @@
 """Factors and products that the closed forms share."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,6 +9,30 @@ import jax.numpy as jnp
 from jax import lax
 
 Array = jax.Array
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Compile a function that factors matrices, safe under the caller's vmap.
+
+  Args:
+    function: Of arrays and numbers.
+
+  Returns:
+    The compiled function. Under `vmap` on the CPU examples are taken one after
+    another: factorisations of a batch may wait for each other for ever there.
+
+  >>> root = compiled(jnp.linalg.cholesky)
+  >>> jax.vmap(root)(4 * jnp.ones((3, 1, 1))).ravel().tolist()
+  [2.0, 2.0, 2.0]
+  """
+  sequential = jax.custom_batching.sequential_vmap(function)
+
+  @functools.wraps(function)
+  def chosen(*operands):
+    cpu = jax.default_backend() == "cpu"
+    return (sequential if cpu else function)(*operands)
+
+  return jax.jit(chosen)
 
 
 def operands(w: Any, c: Any, keys: Any, values: Any) -> tuple[Array, ...]:

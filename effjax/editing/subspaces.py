@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from effjax.adapters import layouts
+from effjax.editing.solving import compiled
 
 Array = jax.Array
 Delta = dict[str, Array]
@@ -211,7 +212,7 @@ def _counted(s: Array, shape: tuple[int, ...]) -> Array:
   return s > least * s[..., :1]
 
 
-@jax.jit
+@compiled
 def _truncated(matrix, rank):
   u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
   first = jnp.arange(s.shape[-1]) < rank
@@ -220,7 +221,7 @@ def _truncated(matrix, rank):
   return jnp.matmul(u * kept[..., None, :], vt, precision=exact)
 
 
-@jax.jit
+@compiled
 def _spectrum(matrix):
   s = jnp.linalg.svd(matrix, compute_uv=False)
   frobenius = jnp.sqrt(jnp.sum(s**2, axis=-1))

@@ -116,3 +116,33 @@ def test_whole_deltas():
 def test_errors(a, b, rank, words):
   with pytest.raises(ValueError, match=words):
     editing.compare(a, b, rank=rank)
+
+
+@pytest.mark.timeout(120)
+def test_many_projections_side_by_side_end():
+  # Batched factorisations that run at once waited for each other for ever.
+  draw = np.random.default_rng(0).normal
+  stacked = {
+    f"layer_{i}/kernel": jnp.asarray(draw(size=(8, 32, 64)), jnp.float32)
+    for i in range(12)
+  }
+
+  @jax.jit
+  def repeated(deltas):
+    step = lambda total, rank: (
+      jax.tree.map(
+        jnp.add,
+        total,
+        jax.vmap(lambda d: editing.project(d, rank))(deltas),
+      ),
+      None,
+    )
+    return jax.lax.scan(step, deltas, jnp.array([1, 2, 3], jnp.int32))[0]
+
+  found = repeated(stacked)
+  for path, x in stacked.items():
+    one = {path: x[5]}
+    parts = [one, *(editing.project(one, rank) for rank in (1, 2, 3))]
+    np.testing.assert_allclose(
+      found[path][5], sum(p[path] for p in parts), atol=1e-3
+    )

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from effjax import tree
+from effjax import editing, tree
 from effjax.studies.edit import arms, examiner, pretraining
 
 Tree = Any
@@ -151,17 +151,10 @@ def truncated(base: Tree, theta: Tree, run: Run) -> Tree:
   Returns:
     Parameters; what is no kernel of a block is that of `theta`.
   """
-  known = arms.kernels(base)
-
-  def cut(path, old, new):
-    if path not in known:
-      return new
-    u, s, v = jnp.linalg.svd(new - old, full_matrices=False)
-    count = jnp.sum(run.rank, dtype=jnp.int32)
-    s = jnp.where(jnp.arange(s.size, dtype=jnp.int32) < count, s, 0.0)
-    return old + (u * s[None, :]) @ v
-
-  return jax.tree.map(cut, tree.names(base), base, theta)
+  delta = editing.task_vector(base, theta)
+  kernels = {path: delta.pop(path) for path in arms.kernels(base)}
+  count = jnp.sum(run.rank, dtype=jnp.int32)
+  return editing.add(base, delta | editing.project(kernels, count))
 
 
 def both(base: Tree, theta: Tree, run: Run) -> Tree:

@@ -3,7 +3,7 @@
   python -m launch.run --config=configs/edit/nested.py \
       --workdir=runs/edit_nested
 
-As `iid.py`, with nested objects; no pruned model learns its world again.
+As `iid.py`, with nested objects.
 """
 
 from configs.edit import common
@@ -17,6 +17,5 @@ def get_config(arg: str = ""):
     world=dict(subjects=150, relations=2, objects=20, nested_objects=5),
     pretraining=dict(steps=1000, nested_copies=5),
     seeds=(0, 1, 2, 3, 4),
-    relearned=(),
     edit=dict(kind="distinct", count=4, relation=0),
   )

@@ -5,7 +5,8 @@
 Five pretrained models of 25 thousand block parameters, 900 facts; seventeen
 arms, eight learning rates, two mixes, three edits of five facts for each model,
 by eight closed forms too; each model is pruned and quantised before and after
-two of the arms; about half an hour of CPU time. `:quick` takes two minutes, `:miniature` less.
+two of the arms; about half an hour of CPU time. `:quick` takes two minutes,
+`:miniature` less.
 """
 
 from configs.edit import common

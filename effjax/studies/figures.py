@@ -168,6 +168,64 @@ def dot_intervals(
   return figure
 
 
+def tradeoff(
+  series: Mapping[str, tuple[Any, Any]],
+  *,
+  title: str,
+  xlabel: str,
+  ylabel: str,
+  front: Sequence[tuple[float, float]] = (),
+  height: float = 4.0,
+):
+  """Plots what two aims that compete reach, a point with intervals a choice.
+
+  Args:
+    series: From name to two triples (mean, low, high), along x and along y,
+      each of [K] choices; NaN leaves a choice out.
+    title: The message of the plot.
+    xlabel: The quantity along x, with its unit; more is better.
+    ylabel: The quantity along y, written above the axis; more is better.
+    front: Corners of what no choice exceeds in both, drawn as stairs.
+    height: In inches.
+
+  Returns:
+    The figure.
+
+  Raises:
+    ValueError: If the parts of a series differ in length.
+  """
+  figure, axes = drawing.quiet_axes(title, ylabel, height)
+  axes.grid(axis="x", color=drawing.GRID, lw=0.7)
+  if front:
+    x, y = np.array(sorted(front)).T
+    axes.step(x, y, where="pre", color=drawing.MUTED, lw=1.0, ls=(0, (4, 2)))
+  for i, (name, (along, up)) in enumerate(series.items()):
+    parts = [np.asarray(part, float) for part in (*along, *up)]
+    if len({part.shape for part in parts}) > 1:
+      raise ValueError(
+        f"The series {name!r} has {[part.size for part in parts]} values; all"
+        " must be as many."
+      )
+    x, left, right, y, low, high = parts
+    color = drawing.PALETTE[i % len(drawing.PALETTE)]
+    axes.hlines(y, left, right, color=color, lw=1.4, alpha=0.35)
+    axes.vlines(x, low, high, color=color, lw=1.4, alpha=0.35)
+    axes.plot(
+      x,
+      y,
+      ls="none",
+      marker=drawing.MARKERS[i % len(drawing.MARKERS)],
+      ms=5,
+      mec="none",
+      color=color,
+      label=name,
+    )
+  axes.set_xlabel(xlabel, color=drawing.MUTED)
+  if len(series) > 1:
+    drawing.legend_above(axes)
+  return figure
+
+
 def heat_map(
   values: Any,
   rows: Sequence[str],

@@ -261,3 +261,10 @@ def test_importing_costs_no_matplotlib_and_plotting_no_pyplot():
     "assert 'matplotlib.pyplot' not in sys.modules\n"
   )
   subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_parts_of_a_tradeoff_are_as_many():
+  three, two = ([0.1] * 3,) * 3, ([0.2] * 2,) * 3
+  figures.tradeoff({"a": (three, three)}, title="", xlabel="", ylabel="")
+  with pytest.raises(ValueError, match=r"'a' has \[3, 3, 3, 2, 2, 2\] values"):
+    figures.tradeoff({"a": (three, two)}, title="", xlabel="", ylabel="")

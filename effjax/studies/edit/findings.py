@@ -215,7 +215,7 @@ def table(
 def matched(
   names: Sequence[str], mixes: Sequence[str], values: Values, tuning: int
 ) -> list[dict[str, Any]]:
-  """Score every arm at every learning rate, on the reported edits.
+  """Measure every arm at every learning rate, on the reported edits.
 
   Args:
     names: The arms.
@@ -224,16 +224,25 @@ def matched(
     tuning: See `chosen_rates`.
 
   Returns:
-    Rows by mix and arm, with a list over rates.
+    Rows by mix and arm: `score`, `efficacy` and `preservation`, each a list
+    over rates.
   """
   shape = values["score"].shape
   draw = Resampled(shape[0], shape[3] - tuning)
-  every = scores(values, "end")[:, :, :, tuning:]
+  every = {
+    "score": scores(values, "end"),
+    **{
+      k: at(values[k], values[k], "end") for k in ("efficacy", "preservation")
+    },
+  }
   return [
     {
       "mix": mix,
       "arm": name,
-      "score": [draw.interval(every[:, a, r, :, m]) for r in range(shape[2])],
+      **{
+        k: [draw.interval(v[:, a, r, tuning:, m]) for r in range(shape[2])]
+        for k, v in every.items()
+      },
     }
     for m, mix in enumerate(mixes)
     for a, name in enumerate(names)

@@ -1,6 +1,6 @@
 """The report of the study of edits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from effjax.studies import elements, figures, origin
@@ -16,6 +16,8 @@ MIXES = {
   "edit_only": "on the new facts alone",
 }
 
+# Of whom success is drawn against preservation: by rank, and by blocks.
+_SHOWN = ("full", "full_attention", "full_mlp", "lora1", "lora4", "lora64")
 _STOPS = {"end": "the end", "first success": "first success"}
 # Related facts, none of which is trained on.
 _RELATED = {
@@ -72,7 +74,11 @@ def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
       [
         part
         for mix in mixes
-        for part in (plot(results, mix), _table(results, mix))
+        for part in (
+          plot(results, mix),
+          tradeoff(results, mix),
+          _table(results, mix),
+        )
       ],
     ),
     *closed_forms_page.sections(results),
@@ -130,6 +136,67 @@ def plot(results: Mapping[str, Any], mix: str) -> elements.Plot:
     alt=title,
     caption=_caption(results),
   )
+
+
+def tradeoff(results: Mapping[str, Any], mix: str) -> elements.Plot:
+  """Draw what every learning rate makes of success and preservation.
+
+  Args:
+    results: The content of `results.json`.
+    mix: What was trained on.
+
+  Returns:
+    The plot, of arms that differ in rank or in blocks, with the front of all.
+  """
+  rows = [row for row in results["matched"] if row["mix"] == mix]
+  means = lambda row, name: elements.ends(row[name])[0]
+  points = [
+    point
+    for row in rows
+    for point in zip(
+      means(row, "preservation"), means(row, "efficacy"), strict=True
+    )
+  ]
+  titles = findings.titles(results)
+  title = f"What learning rates trade, {_mix(mix)}"
+  series: dict[str, Any] = {
+    titles[row["arm"]]: (
+      elements.ends(row["preservation"]),
+      elements.ends(row["efficacy"]),
+    )
+    for row in rows
+    if row["arm"] in _SHOWN
+  }
+  return elements.Plot(
+    figures.tradeoff(
+      series,
+      title=title,
+      xlabel="share of facts preserved",
+      ylabel="share of edited facts recalled",
+      front=front(points),
+    ),
+    alt=f"{title}: success against preservation",
+    caption="A point is an arm at a learning rate, whatever its score; the"
+    " dashed line joins what no arm at any rate exceeds in both (arms that are"
+    f" not drawn included). {_caption(results)}",
+  )
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+  """Leave out points that another one exceeds, or equals in one of two aims.
+
+  Args:
+    points: Pairs, of which more is better in both.
+
+  Returns:
+    Those on the front of Pareto, once each, in order.
+
+  >>> front([(0.1, 0.9), (0.5, 0.5), (0.5, 0.4), (0.2, 0.2)])
+  [(0.1, 0.9), (0.5, 0.5)]
+  """
+  known = sorted(set(points))
+  beats = lambda a, b: a[0] >= b[0] and a[1] >= b[1] and a != b
+  return [one for one in known if not any(beats(o, one) for o in known)]
 
 
 def _caption(results: Mapping[str, Any]) -> str:

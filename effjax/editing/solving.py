@@ -19,13 +19,18 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
   Returns:
     The compiled function. Under `vmap` on the CPU examples are taken one after
-    another: factorisations of a batch may wait for each other for ever there.
+    another, unless it is differentiated: factorisations of a batch may wait for
+    each other for ever there.
 
   >>> root = compiled(jnp.linalg.cholesky)
   >>> jax.vmap(root)(4 * jnp.ones((3, 1, 1))).ravel().tolist()
   [2.0, 2.0, 2.0]
   """
-  sequential = jax.custom_batching.sequential_vmap(function)
+  # What is sequential has no derivative of its own.
+  sequential = jax.custom_jvp(jax.custom_batching.sequential_vmap(function))
+  sequential.defjvp(
+    lambda primals, tangents: jax.jvp(function, primals, tangents)
+  )
 
   @functools.wraps(function)
   def chosen(*operands):

@@ -202,3 +202,20 @@ def test_vmap_is_a_loop():
 def test_errors(edit, words, double):
   with pytest.raises(ValueError, match=words):
     edit()
+
+
+@pytest.mark.parametrize("way", [jax.grad, jax.jacfwd, "vmap"])
+def test_a_delta_has_derivatives(way):
+  draw = np.random.default_rng(0).normal
+  w, keys = jnp.asarray(draw(size=(3, 4))), jnp.asarray(draw(size=(4, 9)))
+  c, k = keys @ keys.T / 9, keys[:, 0]
+  size = lambda v: jnp.sum(editing.rome(w, c, k, v) ** 2)
+  v = jnp.asarray(draw(size=3))
+  # D = (v - W k) u^T / (k.u), whose square is that of the residual, scaled.
+  u = jnp.linalg.solve(c, k)
+  wanted = 2 * (v - w @ k) * (u @ u) / (k @ u) ** 2
+  if way == "vmap":
+    found = jax.vmap(jax.grad(size))(jnp.stack([v, v]))[1]
+  else:
+    found = way(size)(v)
+  np.testing.assert_allclose(found, wanted, rtol=2e-3)

@@ -143,6 +143,7 @@ def test_an_edited_model_says_what_the_search_found(subject, form):
   assert all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow
 def test_rome_stores_facts_one_after_another(subject):
   about, params, own = subject
   form = closed_forms.Form("rome", 1, "last")
@@ -161,6 +162,7 @@ def test_rome_stores_facts_one_after_another(subject):
   assert int(jnp.argmax(behind(about, params, facts)[2])) == facts.targets[2]
 
 
+@pytest.mark.slow
 def test_all_forms_are_measured_at_all_rates(subject, config):
   about, params, own = subject
   found = closed_forms.run(about, config, params, own)

@@ -33,7 +33,6 @@ def get_config(arg: str = ""):
     world=dict(subjects=750, relations=4, objects=20),
     pretraining=dict(steps=1600, rows=256),
   )
-  small = config.interplay.steps and len(config.rates) < 3
   config.study = "edit_load"
   # Of the world, from the emptiest model to the fullest.
   config.subjects = (60, 120) if small else (75, 250, 500, 750)

@@ -87,7 +87,7 @@ def summary(results: Mapping[str, Any]) -> str:
     Text.
   """
   found = results["closed_forms"]
-  first = _best(found["rows"])
+  first = findings.best(found["rows"])
   titles = _titles(results)
   told = (
     f"{titles[first['arm']]} has the best score of"
@@ -171,13 +171,9 @@ def _table(results: Mapping[str, Any]) -> elements.Table:
     " score. Keys are read at a token of the prompt, the last one of the"
     " subject or the last one of all; ROME stores facts one after another, the"
     " others all at once. What other keys look like is known from all sentences"
-    " of the world, those about preserved facts included."
+    " of the world, those about preserved facts included.",
+    *findings.edge_notes(found["rows"], titles),
   ]
-  edges = [titles[row["arm"]] for row in found["rows"] if row["at_the_edge"]]
-  if edges:
-    notes.append(
-      f"At the edge of the learning rates that were tried: {', '.join(edges)}."
-    )
   if found["best"]:
     notes.append(
       "The last column compares with"
@@ -187,10 +183,6 @@ def _table(results: Mapping[str, Any]) -> elements.Table:
   return elements.Table(
     columns, rows, "One down projection changed, by closed forms.", notes
   )
-
-
-def _best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-  return max(rows, key=lambda row: elements.number(row["score"]["estimate"]))
 
 
 def _titles(results: Mapping[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from effjax import metrics
+from effjax.studies import elements
 
 Values = Mapping[str, np.ndarray]
 STOPS = ("end", "first success")
@@ -366,6 +367,28 @@ def side_effects(
         gap = (take("reg_data") - take(name)).mean(axis=0)
         rows.append({"mix": mix, "set": name, "more": draw.interval(gap)})
   return rows
+
+
+def best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+  """Return the row of a table with the highest score."""
+  return max(rows, key=lambda row: elements.number(row["score"]["estimate"]))
+
+
+def edge_notes(rows: Sequence[Mapping], names: Mapping[str, str]) -> list[str]:
+  """Name the arms whose learning rate may not be the best there is.
+
+  Args:
+    rows: Of tables, with `arm` and `at_the_edge`.
+    names: What the arms are called.
+
+  Returns:
+    A note for a table, or none.
+  """
+  edges = dict.fromkeys(names[row["arm"]] for row in rows if row["at_the_edge"])
+  told = (
+    f"At the edge of the learning rates that were tried: {', '.join(edges)}."
+  )
+  return [told] if edges else []
 
 
 def titles(results: Mapping[str, Any]) -> dict[str, str]:

@@ -150,20 +150,9 @@ def _arms(results: Mapping[str, Any], mix: str) -> elements.Table:
     {row["arm"]: row for row in load["table"] if row["mix"] == mix}
     for load in results["loads"]
   ]
-  edges = sorted(
-    {
-      titles[name]
-      for own in found
-      for name, row in own.items()
-      if row["at_the_edge"]
-    }
-  )
+  every = [row for rows_of in found for row in rows_of.values()]
   notes = ["Intervals of 95 % by resampling edits and models."]
-  if edges:
-    notes.append(
-      "At some load the chosen learning rate is at the edge of those tried:"
-      f" {', '.join(edges)}."
-    )
+  notes += findings.edge_notes(every, titles)
   heads = [
     elements.Column(f"{load['density']:.2g} bits", digits=2)
     for load in results["loads"]

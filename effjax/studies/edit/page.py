@@ -117,7 +117,7 @@ def plot(results: Mapping[str, Any], mix: str) -> elements.Plot:
     The plot.
   """
   rows = _rows(results, mix)
-  best = max(rows, key=lambda row: elements.number(row["score"]["estimate"]))
+  best = findings.best(rows)
   titles = findings.titles(results)
   title = f"{titles[best['arm']]} has the best score, {_mix(mix)}"
   ends = lambda name: elements.ends(row[name] for row in rows)
@@ -228,18 +228,12 @@ def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
     ]
     for row in _rows(results, mix)
   ]
-  edges = [
-    titles[row["arm"]] for row in _rows(results, mix) if row["at_the_edge"]
-  ]
   notes = [
     "The score is the harmonic mean of edited and preserved; the aggregate that"
     " of edited, paraphrases where a world has them, and the share of unedited"
-    " facts that are answered as before, rightly or not."
+    " facts that are answered as before, rightly or not.",
+    *findings.edge_notes(_rows(results, mix), titles),
   ]
-  if edges:
-    notes.append(
-      f"At the edge of the learning rates that were tried: {', '.join(edges)}."
-    )
   return elements.Table(columns, rows, f"Trained {_mix(mix)}.", notes)
 
 

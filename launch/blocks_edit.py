@@ -9,6 +9,7 @@ from launch.cells import interval, origin
 _PLOTS = {
   "arms": "edited facts and facts preserved, by arm",
   "pruning": "edited facts that outlast pruning",
+  "relearning": "how soon old facts come back, by arm",
   "nested": "nested facts that follow an edit, by what was trained",
   "rank": "low rank beside full rank, by how full models are",
   "blocks": "some blocks beside all, by how full models are",
@@ -42,6 +43,7 @@ def table(results: Mapping[str, Any], name: str = "edit") -> str:
     *_claims(results, page.MIXES),
     "",
     *_closed_forms(results),
+    *_relearned(results, page.MIXES),
     *_nested(results, page.MIXES),
     *_compressed(results, page.MIXES),
     "",
@@ -52,7 +54,7 @@ def table(results: Mapping[str, Any], name: str = "edit") -> str:
 
 
 def _arms(results: Mapping[str, Any], mixes: Mapping[str, str]) -> list[str]:
-  from effjax.studies.edit import findings
+  from effjax.studies.edit import findings, page
 
   titles = findings.titles(results)
   names = results["mixes"]
@@ -84,8 +86,8 @@ def _arms(results: Mapping[str, Any], mixes: Mapping[str, str]) -> list[str]:
     f" {results['facts_edited']} facts in each of the models of seeds {seeds},"
     " ± half of the 95 % interval by resampled models and edits. Preserved"
     " facts were never trained on. The score is the harmonic mean of both."
-    f" Learning rates from {min(results['rates']):g} to"
-    f" {max(results['rates']):g}"
+    f" Learning rates from {min(results['grid']):g} to"
+    f" {max(results['grid']):g}{page.beyond(results)}"
   )
   edges = any(row["at_the_edge"] for row in results["table"])
   return [
@@ -117,6 +119,16 @@ def _claims(results: Mapping[str, Any], mixes: Mapping[str, str]) -> list[str]:
     f" models, not corrected for {len(results['claims'])} comparisons; settings"
     " are models, and learning rates where these are matched.",
   ]
+
+
+def _relearned(
+  results: Mapping[str, Any], mixes: Mapping[str, str]
+) -> list[str]:
+  from effjax.studies.edit import relearning_page
+
+  if not results["relearning"]:
+    return []
+  return [relearning_page.summary(results, mixes), ""]
 
 
 def _closed_forms(results: Mapping[str, Any]) -> list[str]:

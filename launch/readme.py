@@ -31,7 +31,7 @@ _PLOTS = {
   "adapters_tales": ("arms",),
   "personalize": ("arms",),
   "personalize_authors": ("arms",),
-  "edit": ("arms", "pruning"),
+  "edit": ("arms", "pruning", "relearning"),
   "edit_nested": ("nested", "pruning"),
   "edit_load": ("rank", "blocks"),
   "edit_smollm2": ("methods",),
@@ -197,8 +197,15 @@ def _plot_personalize(results: dict[str, Any], quantity: str) -> Any:
 
 
 def _plot_edit(results: dict[str, Any], quantity: str) -> Any:
-  from effjax.studies.edit import interplay_page, nesting, page
+  from effjax.studies.edit import (
+    interplay_page,
+    nesting,
+    page,
+    relearning_page,
+  )
 
+  if quantity == "relearning":
+    return relearning_page.plot(results, page.MIXES)
   if quantity == "pruning":
     return interplay_page.plot(results, page.MIXES)
   if quantity == "nested":

@@ -82,6 +82,8 @@ def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
     rates=(1e-3, 3e-3)
     if small
     else (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+    # How often an arm whose best rate is its last is tried at one more.
+    extensions=0 if small else 3,
     # Edits of each model: those that choose learning rates, those reported.
     tuning=1,
     reported=2,
@@ -99,6 +101,12 @@ def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
       lam=10.0,
       ridge=1e-2,
       threshold=5e-2,
+    ),
+    # Old facts are taught again to what these arms have edited.
+    relearning=dict(
+      arms=("full", "lora4") if small else (*ARMS, *OTHERS),
+      rate=1e-3,
+      steps=64,
     ),
     # Pruned and quantised before and after edits by these arms.
     interplay=dict(

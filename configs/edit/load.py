@@ -39,6 +39,6 @@ def get_config(arg: str = ""):
   if not small:
     config.arms = ARMS
     config.rates = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-  for unread in ("interplay", "closed_forms"):
+  for unread in ("interplay", "closed_forms", "relearning"):
     del config[unread]
   return config

@@ -40,7 +40,7 @@ def get_config(arg: str = ""):
   )
   config.model = dict(size="pythia_31m", dtype="bfloat16", layers=6)
   if not small:
-    config.arms = ARMS
+    config.arms = config.relearning.arms = ARMS
     config.rates = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
     config.closed_forms.places = ("subject1", "subject3", "last5")
   else:

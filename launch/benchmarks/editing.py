@@ -24,7 +24,7 @@ import numpy as np
 
 from effjax.data import corpora, vocabulary, worlds
 from effjax.models import neox
-from effjax.studies.edit import arms, pretraining, sweep, tasks
+from effjax.studies.edit import arms, pretraining, sweep, tasks, updates
 from launch import configuring
 from launch.benchmarks import harness, torch_sweep
 
@@ -95,7 +95,7 @@ def _sweep(quick: bool) -> harness.Case:
   start = jnp.zeros((1, 2), jnp.int32)
   base = module.init(jax.random.key(0), start)["params"]
   data = tasks.make(jax.random.key(1), about, config, 1).data
-  factors = sweep.factors(jax.random.key(2), base)
+  factors = updates.factors(jax.random.key(2), base)
   made = [
     (arm, _run(arm, base, rate, factors))
     for arm in map(arms.find, ARMS)
@@ -114,9 +114,9 @@ def _sweep(quick: bool) -> harness.Case:
   )
 
 
-def _run(arm: arms.Arm, base: Any, rate: float, factors: Any) -> sweep.Run:
+def _run(arm: arms.Arm, base: Any, rate: float, factors: Any) -> updates.Run:
   theta = factors if arm.method == "lora" else None
-  return sweep.make_run(arm, base, rate=rate, edit=0, mix=0, theta=theta)
+  return updates.make_run(arm, base, rate=rate, edit=0, mix=0, theta=theta)
 
 
 def _sweeps(

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from effjax import tree
-from effjax.studies.edit import arms, sweep
+from effjax.studies.edit import arms, sweep, updates
 
 
 class Loop:
@@ -36,7 +36,7 @@ class Loop:
     )
 
   def __call__(
-    self, params: Any, runs: Sequence[tuple[arms.Arm, sweep.Run]]
+    self, params: Any, runs: Sequence[tuple[arms.Arm, updates.Run]]
   ) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
     """Fine-tune by every arm in turn.
 

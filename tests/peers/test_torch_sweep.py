@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from effjax import tree
-from effjax.studies.edit import sweep
+from effjax.studies.edit import updates
 from effjax.studies.edit.examiner import MEASURES
 from launch.benchmarks import editing
 
@@ -24,7 +24,7 @@ def test_weights_and_measures_after_an_edit():
     mine, place = (full, number) if number < 2 else (lora, number - 2)
     after = jax.tree.map(lambda x, i=place: x[i], mine.theta)
     if arm.method == "lora":
-      after = sweep.merged(shared["base"], after, run)
+      after = updates.merged(shared["base"], after, run)
     weights, history = theirs[number]
     names = jax.tree.leaves(tree.names(after))
     moved = 0.0

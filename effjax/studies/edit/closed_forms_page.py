@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from effjax.studies import elements, figures
-from effjax.studies.edit import closed_forms, findings
+from effjax.studies.edit import closed_forms, findings, intervals
 
 # Closed forms are given no fact but those that change.
 MIX = "edit_only"
@@ -49,7 +49,7 @@ def table(
     own = findings.scores(values, "end")[..., 0]
     for i, row in enumerate(rows):
       gap = own[:, i, row["rate"], tuning:] - theirs
-      row["more"] = findings.over_models(gap)
+      row["more"] = intervals.over_models(gap)
   return {
     "forms": [{"name": form.name, "title": form.title} for form in forms],
     "rates": list(config.closed_forms.rates),

@@ -179,10 +179,12 @@ def summary(
   stays = metrics.preservation({n: of[n] for n in metrics.PRESERVED if n in of})
   kept = [i for i, n in enumerate(names) if n in metrics.PRESERVED]
   nothing = np.full(accuracy.shape[:-1], np.nan)
+  there = ~np.isnan(agreed[..., kept])
+  agreements = np.where(there, agreed[..., kept], 0.0).sum(axis=-1)
   e, p = of["edited"], np.asarray(stays.mean, np.float64)
   with np.errstate(invalid="ignore", divide="ignore"):
     score = np.where(e * p > 0, 2 * e * p / (e + p), 0.0)
-    local = np.nanmean(agreed[..., kept], axis=-1)
+    local = agreements / there.sum(axis=-1)
   terms = [e, *([of["paraphrase"]] if "paraphrase" in of else []), local]
   return {
     "efficacy": e,

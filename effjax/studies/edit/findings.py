@@ -1,10 +1,11 @@
 """What the study of edits finds: tables, and the claims judged apart.
 
-A measure is an array [models, arms, rates, edits, mixes, evaluations]. Learning
-rates, and which of several arms stands for a claim, are chosen on the first
-edits of each model, and reported on the others. Claims are judged by Student's
-intervals over pretrained models, in pairs between arms; other intervals are of
-resampled models and, in each, resampled edit sets.
+A measure is an array [models, arms, rates, edits, mixes, evaluations], NaN
+where an arm was not tried at a rate. Learning rates, and which of several arms
+stands for a claim, are chosen on the first edits of each model, and reported on
+the others. Claims are judged by Student's intervals over pretrained models, in
+pairs between arms; other intervals are of resampled models and, in each,
+resampled edit sets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from effjax import metrics
 from effjax.studies import elements
+from effjax.studies.edit import intervals
 
 Values = Mapping[str, np.ndarray]
 STOPS = ("end", "first success")
@@ -37,7 +38,6 @@ TOLD = {
   "preserved": "preservation",
 }
 _TOLERANCE = 0.01  # a difference in score that counts as a tie
-_RESAMPLES = 2000
 
 
 def at(values: np.ndarray, efficacy: np.ndarray, stop: str) -> np.ndarray:
@@ -73,87 +73,6 @@ def scores(values: Values, stop: str) -> np.ndarray:
   return np.where(np.isnan(found), 0.0, found)
 
 
-class Resampled:
-  """Intervals of means, by resampled models and, in each, resampled edits."""
-
-  def __init__(self, models: int, edits: int, seed: int = 0):
-    """Draw the models and edits of every resample.
-
-    Args:
-      models: Number of models K.
-      edits: Number of reported edits of each, E.
-      seed: Of the draws.
-    """
-    shape = _RESAMPLES, models, edits
-    rng = np.random.default_rng(seed)
-    self._edits = rng.integers(0, edits, shape)
-    self._models = rng.integers(0, models, (*shape[:2], 1))
-
-  def draws(self, values: np.ndarray) -> np.ndarray:
-    """Average over the edits of each resample.
-
-    Args:
-      values: [K, E].
-
-    Returns:
-      [resamples, K].
-    """
-    chosen = values[self._models, self._edits]
-    there = ~np.isnan(chosen)
-    total = np.where(there, chosen, 0.0).sum(axis=2)
-    count = there.sum(axis=2)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-  def interval(self, values: np.ndarray) -> dict[str, float]:
-    """Average, with the percentile interval of 95 %.
-
-    Args:
-      values: [K, E]; NaN is left out.
-
-    Returns:
-      `estimate`, `low`, `high`; NaN where nothing is defined.
-    """
-    if np.isnan(values).all():
-      return dict.fromkeys(("estimate", "low", "high"), float("nan"))
-    chosen = values[self._models, self._edits]
-    return ends(
-      float(np.nanmean(values)), _means(chosen.reshape(_RESAMPLES, -1))
-    )
-
-
-def over_models(values: np.ndarray) -> dict[str, float]:
-  """Average over models, with Student's interval of 95 %.
-
-  Args:
-    values: [models, edits]; NaN is left out.
-
-  Returns:
-    `estimate`, `low`, `high`; NaN where undefined.
-  """
-  there = ~np.isnan(values)
-  total = np.where(there, values, 0.0).sum(axis=1)
-  count = there.sum(axis=1)
-  means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-  found = metrics.seed_interval(means)
-  return {
-    end: float(getattr(found, end)) for end in ("estimate", "low", "high")
-  }
-
-
-def ends(estimate: float, drawn: np.ndarray) -> dict[str, float]:
-  """Return an estimate with the percentiles of its resamples."""
-  drawn = drawn[~np.isnan(drawn)]
-  low, high = np.percentile(drawn, [2.5, 97.5]) if drawn.size else [np.nan] * 2
-  return {"estimate": float(estimate), "low": float(low), "high": float(high)}
-
-
-def _means(values: np.ndarray) -> np.ndarray:
-  there = ~np.isnan(values)
-  total = np.where(there, values, 0.0).sum(axis=-1)
-  count = there.sum(axis=-1)
-  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
 def chosen_rates(values: Values, tuning: int, stop: str = "end") -> np.ndarray:
   """Choose the learning rate of each arm on the edits that tune it.
 
@@ -165,8 +84,42 @@ def chosen_rates(values: Values, tuning: int, stop: str = "end") -> np.ndarray:
   Returns:
     Numbers of rates, int [arms, mixes].
   """
+  return np.argmax(_tuned(values, tuning, stop), axis=1)
+
+
+def tried(values: Values) -> np.ndarray:
+  """Say which arms were tried at which learning rates.
+
+  Args:
+    values: Measures.
+
+  Returns:
+    bool [arms, rates].
+  """
+  return np.asarray((~np.isnan(values["score"][..., -1])).any(axis=(0, 3, 4)))
+
+
+def at_edges(values: Values, tuning: int) -> np.ndarray:
+  """Say whose chosen learning rate is the lowest or highest that was tried.
+
+  Args:
+    values: Measures.
+    tuning: See `chosen_rates`.
+
+  Returns:
+    -1 for the lowest, 1 for the highest, or 0: int [arms, mixes].
+  """
+  there = tried(values)
+  lowest = there.argmax(axis=1)[:, None]
+  highest = there.shape[1] - 1 - there[:, ::-1].argmax(axis=1)[:, None]
+  best = chosen_rates(values, tuning)
+  return np.where(best == lowest, -1, np.where(best == highest, 1, 0))
+
+
+def _tuned(values, tuning, stop) -> np.ndarray:
+  """Average scores over the edits that tune: [arms, rates, mixes]."""
   found = scores(values, stop)[:, :, :, :tuning].mean(axis=(0, 3))
-  return np.argmax(found, axis=1)
+  return np.where(tried(values)[:, :, None], found, -np.inf)
 
 
 def table(
@@ -183,9 +136,9 @@ def table(
   Returns:
     Rows by mix and arm.
   """
-  best = chosen_rates(values, tuning)
+  best, edges = chosen_rates(values, tuning), at_edges(values, tuning)
   shape = values["score"].shape
-  draw = Resampled(shape[0], shape[3] - tuning)
+  draw = intervals.Resampled(shape[0], shape[3] - tuning)
   rows = []
   for m, mix in enumerate(mixes):
     for a, name in enumerate(names):
@@ -199,7 +152,7 @@ def table(
           "mix": mix,
           "arm": name,
           "rate": int(best[a, m]),
-          "at_the_edge": bool(best[a, m] in (0, shape[2] - 1)),
+          "at_the_edge": bool(edges[a, m]),
           **{k: draw.interval(v) for k, v in end.items() if k.count("/") == 0},
           "first_preservation": draw.interval(first),
           "never": int(np.isnan(first).sum()),
@@ -226,12 +179,13 @@ def matched(
 
   Returns:
     Rows by mix and arm: `score`, `efficacy` and `preservation`, each a list
-    over rates.
+    over rates, NaN where the arm was not tried.
   """
   shape = values["score"].shape
-  draw = Resampled(shape[0], shape[3] - tuning)
+  draw = intervals.Resampled(shape[0], shape[3] - tuning)
+  there = tried(values)[None, :, :, None, None]
   every = {
-    "score": scores(values, "end"),
+    "score": np.where(there, scores(values, "end"), np.nan),
     **{
       k: at(values[k], values[k], "end") for k in ("efficacy", "preservation")
     },
@@ -255,9 +209,10 @@ def claims(
 ) -> list[dict[str, Any]]:
   """Judge the claims: in what share of the settings does each hold?
 
-  A setting is a pretrained model, and a learning rate where these are matched.
-  The arm that stands for a claim is the one with the best score on the edits
-  for tuning, at its own best rate or at the matched one.
+  A setting is a pretrained model, and a learning rate where these are matched,
+  of those at which every arm was tried. The arm that stands for a claim is the
+  one with the best score on the edits for tuning, at its own best rate or at
+  the matched one.
 
   Args:
     names: The arms.
@@ -272,7 +227,7 @@ def claims(
   """
   rows = []
   shape = values["score"].shape
-  draw = Resampled(shape[0], shape[3] - tuning)
+  draw = intervals.Resampled(shape[0], shape[3] - tuning)
   reference = list(names).index(REFERENCE)
   for claim, (text, candidates) in CLAIMS.items():
     own = [names.index(name) for name in candidates if name in names]
@@ -280,7 +235,7 @@ def claims(
       continue
     for stop in STOPS:
       found = scores(values, stop)
-      tuned = found[:, :, :, :tuning].mean(axis=(0, 3))  # arms, rates, mixes
+      tuned = _tuned(values, tuning, stop)
       for m, mix in enumerate(mixes):
         for protocol in PROTOCOLS:
           pairs = _pairs(tuned[:, :, m], own, reference, protocol)
@@ -311,7 +266,7 @@ def _pairs(tuned, own, reference, protocol):
     return [(arm, rate, int(tuned[reference].argmax()))]
   return [
     (max(own, key=lambda a: tuned[a, rate]), rate, rate)
-    for rate in range(tuned.shape[1])
+    for rate in np.flatnonzero(np.isfinite(tuned).all(axis=0)).tolist()
   ]
 
 
@@ -319,14 +274,14 @@ def _judged(gaps, draw) -> dict[str, Any]:
   means = np.stack([gap.mean(axis=1) for gap in gaps])  # pairs, models
   drawn = np.stack([draw.draws(gap) for gap in gaps], axis=1)
   # Models are the units that a claim is about: their spread decides.
-  difference = over_models(means.T)
+  difference = intervals.over_models(means.T)
   low, high = difference["low"], difference["high"]
   result = "inconclusive"
   if low > 0:
     result = "reproduced"
   elif high < 0:
     result = "not reproduced"
-  share = lambda least: ends(
+  share = lambda least: intervals.ends(
     (means > least).mean(), (drawn > least).mean(axis=(1, 2))
   )
   return {
@@ -353,7 +308,7 @@ def side_effects(
   """
   best = chosen_rates(values, tuning)
   shape = values["score"].shape
-  draw = Resampled(shape[0], shape[3] - tuning)
+  draw = intervals.Resampled(shape[0], shape[3] - tuning)
   rows = []
   for m, mix in enumerate(mixes):
     take = lambda name, m=m: np.stack(

@@ -16,7 +16,14 @@ import numpy as np
 
 from effjax import adapters, pruning, tree
 from effjax.adapters import quantized
-from effjax.studies.edit import arms, examiner, pretraining, sweep, tasks
+from effjax.studies.edit import (
+  arms,
+  examiner,
+  pretraining,
+  sweep,
+  tasks,
+  updates,
+)
 
 Tree = Any
 ORDERS = ("edited_first", "compressed_first")
@@ -230,7 +237,7 @@ class Interplay:
         theta, fixed = adapter.init(key, base)
         options = {"theta": theta, "fixed": fixed}
       made.append(
-        sweep.make_run(
+        updates.make_run(
           arm, base, rate=rates[mix], edit=edit, mix=mix, **options
         )
       )

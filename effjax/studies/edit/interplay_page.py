@@ -11,7 +11,7 @@ import numpy as np
 
 from effjax import metrics
 from effjax.studies import elements, figures
-from effjax.studies.edit import arms, findings, interplay
+from effjax.studies.edit import arms, interplay, intervals
 
 _ORDERS = {
   "edited_first": "edited, then compressed",
@@ -59,11 +59,11 @@ def table(
       if 0 < i <= len(config.interplay.sparsities)
       else 0.0,
       "recall": {
-        family: findings.over_models(found["recall"][:, i, f, None])
+        family: intervals.over_models(found["recall"][:, i, f, None])
         for f, family in enumerate(families)
       },
-      "old": findings.over_models(old[:, i]),
-      "preserved": findings.over_models(plain["preserved"][:, i]),
+      "old": intervals.over_models(old[:, i]),
+      "preserved": intervals.over_models(plain["preserved"][:, i]),
     }
     for i, title in enumerate(titles)
   ]
@@ -81,17 +81,17 @@ def table(
         row: dict[str, Any] = {"mix": mix, "arm": arm, "level": title}
         for name, order in own.items():
           row[name] = {
-            k: findings.over_models(v[:, i]) for k, v in order.items()
+            k: intervals.over_models(v[:, i]) for k, v in order.items()
           }
-          row[name]["damage"] = findings.over_models(
+          row[name]["damage"] = intervals.over_models(
             plain["preserved"][:, i] - order["preserved"][:, i]
           )
-        row["survival"] = findings.over_models(
+        row["survival"] = intervals.over_models(
           _kept(last["edited"], i) - _kept(old, i)
         )
         damage = plain["preserved"] - first["preserved"]
-        row["costlier"] = findings.over_models(damage[:, i] - damage[:, 0])
-        row["harder"] = findings.over_models(
+        row["costlier"] = intervals.over_models(damage[:, i] - damage[:, 0])
+        row["harder"] = intervals.over_models(
           first["edited"][:, 0] - first["edited"][:, i]
         )
         rows.append(row)

@@ -39,14 +39,17 @@ def summary(results: Mapping[str, Any]) -> str:
         if where
       )
       lines.append(f"- {text}, {MIXES[mix]}: {told}")
+  wider = max(
+    (page.beyond(results | load) for load in results["loads"]), key=len
+  )
   return (
     f"Small language models, {len(results['seeds'])} for each of"
     f" {len(densities)} worlds, which fill them with"
     f" {min(densities):.2g} to {max(densities):.2g} bits of facts for each"
     f" parameter of a block, were edited by {len(results['arms'])} arms at"
-    f" {len(results['rates'])} learning rates, {results['facts_edited']} facts"
-    " at a time. With learning rates and arms chosen on other edits, by bits"
-    " for a parameter:\n\n" + "\n".join(lines)
+    f" {len(results['grid'])} learning rates{wider},"
+    f" {results['facts_edited']} facts at a time. With learning rates and arms"
+    " chosen on other edits, by bits for a parameter:\n\n" + "\n".join(lines)
   )
 
 

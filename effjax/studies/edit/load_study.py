@@ -12,6 +12,7 @@ from typing import Any
 from effjax.studies.edit import (
   examiner,
   findings,
+  grid,
   load_page,
   pretraining,
   runs,
@@ -70,7 +71,7 @@ def _loaded(config: Any, count: int, place: pathlib.Path) -> dict[str, Any]:
   place = place / f"subjects{count}"
   about, models, edited = study.learned(own, place)
   runner = runs.Runner(about, own)
-  values = study.swept(runner, models, edited, place)
+  rates, values = grid.swept(runner, models, edited, place)
   measures = examiner.summary(edited[0].names, values)
   given = list(own.arms), own.mixes, measures, own.tuning
   return {
@@ -81,6 +82,7 @@ def _loaded(config: Any, count: int, place: pathlib.Path) -> dict[str, Any]:
     "pretrained": [model.report for model in models],
     "table": findings.table(*given),
     "claims": findings.claims(*given),
+    "rates": list(rates),
     "failed": int(values["failed"].sum()),
-    "count": int(values["failed"].size),
+    "count": grid.count(values),
   }

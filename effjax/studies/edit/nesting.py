@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from effjax.studies import elements, figures
-from effjax.studies.edit import findings
+from effjax.studies.edit import findings, intervals
 
 # By block: all, the first, the last, and parts of all.
 ARMS = (
@@ -74,7 +74,7 @@ def table(
         {
           "mix": mix,
           "arm": arm,
-          **{k: findings.over_models(v) for k, v in found.items()},
+          **{k: intervals.over_models(v) for k, v in found.items()},
         }
       )
   return rows

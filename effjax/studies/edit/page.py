@@ -1,5 +1,6 @@
 """The report of the study of edits."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from effjax.studies.edit import (
   findings,
   interplay_page,
   nesting,
+  relearning_page,
 )
 
 MIXES = {
@@ -50,11 +52,21 @@ def summary(results: Mapping[str, Any]) -> str:
     f"{results['facts_edited']} facts at a time were changed in"
     f" {len(results['seeds'])} small language models that knew their world"
     f" ({results['density']:.2g} bits of facts for each parameter of a block),"
-    f" by {len(results['arms'])} arms at {len(results['rates'])} learning"
-    f" rates: {results['count']} runs of {results['steps']} steps.{lost} With"
-    " the learning rate of each arm chosen on other edits:\n\n"
-    + "\n".join(f"- {line}" for line in told)
+    f" by {len(results['arms'])} arms at {len(results['grid'])} learning"
+    f" rates{beyond(results)}: {results['count']} runs of {results['steps']}"
+    f" steps.{lost} With the learning rate of each arm chosen on other"
+    " edits:\n\n" + "\n".join(f"- {line}" for line in told)
   )
+
+
+def beyond(results: Mapping[str, Any]) -> str:
+  """Say whether some arms were tried beyond the grid of learning rates.
+
+  Args:
+    results: The content of `results.json`, or a part with `rates` and `grid`.
+  """
+  wider = len(results["rates"]) > len(results["grid"])
+  return ", and beyond them where the best was the last" if wider else ""
 
 
 def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
@@ -84,6 +96,9 @@ def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
     *closed_forms_page.sections(results),
     elements.Section("What else moves", [_side_effects(results)]),
     *([nesting.section(results, MIXES)] if results["nested"] else []),
+    *(
+      [relearning_page.section(results, MIXES)] if results["relearning"] else []
+    ),
     interplay_page.section(results, MIXES),
     elements.Section("At the same learning rate", [_matched(results)]),
     elements.Section("Before the edits", [_pretrained(results)]),
@@ -156,6 +171,7 @@ def tradeoff(results: Mapping[str, Any], mix: str) -> elements.Plot:
     for point in zip(
       means(row, "preservation"), means(row, "efficacy"), strict=True
     )
+    if not math.isnan(point[0])
   ]
   titles = findings.titles(results)
   title = f"What learning rates trade, {_mix(mix)}"
@@ -292,7 +308,7 @@ def _matched(results: Mapping[str, Any]) -> elements.Table:
   return elements.Table(
     ["arm", *(elements.Column(rate, digits=2) for rate in rates)],
     rows,
-    "Score at each learning rate.",
+    f"Score at each learning rate{beyond(results)}.",
   )
 
 

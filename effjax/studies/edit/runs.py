@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,32 @@ import numpy as np
 import optax
 
 from effjax import adapters, tree
-from effjax.studies.edit import arms, examiner, pretraining, sweep, tasks
+from effjax.studies.edit import (
+  arms,
+  examiner,
+  pretraining,
+  sweep,
+  tasks,
+  updates,
+)
 
 Tree = Any
+
+
+class Wanted(NamedTuple):
+  """A run to be made.
+
+  Attributes:
+    arm: name of the arm.
+    rate: learning rate.
+    edit: number of the edit.
+    mix: number of the mix.
+  """
+
+  arm: str
+  rate: float
+  edit: int
+  mix: int
 
 
 class Runner:
@@ -42,24 +65,27 @@ class Runner:
     base: Tree,
     own: tasks.Tasks,
     seed: int,
-    rates: Sequence[int] | None = None,
+    rates: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
   ) -> dict[str, np.ndarray]:
-    """Run every arm on every edit in every mix, at every rate or at some.
+    """Run every arm on every edit in every mix, at every rate.
 
     Args:
       base: Parameters of the model.
       own: Its edits.
       seed: Of initial factors.
-      rates: Numbers of the rates; by default all of them.
+      rates: Learning rates; by default those of the configuration.
+      names: Arms; by default all of them.
 
     Returns:
       By measure of `examiner.MEASURES` [arms, rates, edits, mixes, evaluations,
       sets], and `failed` [arms, rates, edits, mixes].
     """
     config = self.config
-    numbers = range(len(config.rates)) if rates is None else rates
+    rates = config.rates if rates is None else rates
+    names = config.arms if names is None else names
     edits, mixes = len(own.made), len(config.mixes)
-    shape = len(config.arms), len(numbers), edits, mixes
+    shape = len(names), len(rates), edits, mixes
     times = config.steps // config.every, len(own.names)
     found = {
       k: np.full(shape + times, np.nan, np.float32) for k in examiner.MEASURES
@@ -69,25 +95,54 @@ class Runner:
       places = [
         place
         for place in itertools.product(*map(range, shape))
-        if arms.find(config.arms[place[0]]).method == method
+        if arms.find(names[place[0]]).method == method
       ]
       if not places:
         continue
-      runs = [(a, numbers[r], edit, mix) for a, r, edit, mix in places]
-      outcome = self.run(method, base, own, runs, seed)
+      wanted = [
+        Wanted(names[a], rates[r], edit, mix) for a, r, edit, mix in places
+      ]
+      outcome = self.run(method, base, own, self.made(wanted, base, own, seed))
       at = tuple(np.array(places).T)
       for name, history in outcome.history.items():
         found[name][at] = history
       found["failed"][at] = outcome.failed
     return found
 
+  def made(
+    self, wanted: Sequence[Wanted], base: Tree, own: tasks.Tasks, seed: int
+  ) -> list[updates.Run]:
+    """Write runs as the arguments of a program.
+
+    Args:
+      wanted: The runs, of arms of one method.
+      base: Parameters of the model.
+      own: Its edits.
+      seed: Of initial factors.
+
+    Returns:
+      The runs.
+    """
+    starts: dict[Any, dict[str, Any]] = {}
+    made = []
+    for name, rate, edit, mix in wanted:
+      arm = arms.find(name)
+      where = (arm, edit) if arm.method in ("sparse", "rosa") else edit
+      if where not in starts:
+        starts[where] = self._start(arm, base, own, edit, seed)
+      made.append(
+        updates.make_run(
+          arm, base, rate=rate, edit=edit, mix=mix, **starts[where]
+        )
+      )
+    return made
+
   def run(
     self,
     method: str,
     base: Tree,
     own: tasks.Tasks,
-    places: Sequence[tuple[int, ...]],
-    seed: int,
+    made: Sequence[updates.Run],
     *,
     keep: bool = False,
   ) -> sweep.Outcome:
@@ -97,26 +152,12 @@ class Runner:
       method: One of `arms.METHODS`.
       base: Parameters of the model.
       own: Its edits.
-      places: Numbers of arm, rate, edit and mix of each run.
-      seed: Of initial factors.
+      made: The runs, see `made`.
       keep: Whether what was trained is returned.
 
     Returns:
       What came of them.
     """
-    names, rates = self.config.arms, self.config.rates
-    starts: dict[Any, dict[str, Any]] = {}
-    made = []
-    for a, r, edit, mix in places:
-      arm = arms.find(names[a])
-      where = (arm, edit) if method in ("sparse", "rosa") else edit
-      if where not in starts:
-        starts[where] = self._start(arm, base, own, edit, seed)
-      made.append(
-        sweep.make_run(
-          arm, base, rate=rates[r], edit=edit, mix=mix, **starts[where]
-        )
-      )
     return self.sweep(
       method, base, own.data, made, chunk=self.config.chunk, keep=keep
     )
@@ -127,11 +168,11 @@ class Runner:
     if arm.method in ("full", "truncated"):
       return {}
     if arm.method == "lora":
-      return {"theta": sweep.factors(key, base)}
+      return {"theta": updates.factors(key, base)}
     if arm.method == "sparse":
       return {"train": self._places(arm, base, own, edit)}
     if arm.method == "rosa":
-      factors = sweep.factors(key, base)
+      factors = updates.factors(key, base)
       every = {path: (np.asarray(True),) * 2 for path in factors}
       return {
         "theta": {"weights": base, "factors": factors},

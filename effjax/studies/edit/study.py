@@ -22,11 +22,13 @@ from effjax.studies.edit import (
   closed_forms_page,
   examiner,
   findings,
+  grid,
   interplay,
   interplay_page,
   nesting,
   page,
   pretraining,
+  relearning,
   runs,
   tasks,
 )
@@ -56,27 +58,36 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   forms = closed_forms.forms(config.closed_forms, config.model.layers)
   about, models, edited = learned(config, place)
   runner = runs.Runner(about, config)
-  values = swept(runner, models, edited, place)
+  rates, values = grid.swept(runner, models, edited, place)
   names = edited[0].names
   measures = examiner.summary(names, values)
-  stored = _closed(about, config, models, edited, place / "closed_forms")
+  closed = (
+    examiner.summary(
+      names, _closed(about, config, models, edited, place / "closed_forms")
+    )
+    if forms
+    else {}
+  )
+  # By arm and mix.
+  chosen = np.asarray(rates)[findings.chosen_rates(measures, config.tuning)]
+  taught = _taught(runner, models, edited, chosen, place / "relearning")
   compressed = _compressed(
-    about, config, models, edited, measures, place / "interplay"
+    about, config, models, edited, chosen, place / "interplay"
   )
   results = {
     **given,
+    "rates": list(rates),
     "density": about.density,
     "block_parameters": about.module.config.block_parameters,
     "pretrained": [model.report for model in models],
     **_found(config, measures),
-    "closed_forms": closed_forms_page.table(
-      config, forms, examiner.summary(names, stored), measures
-    ),
+    "closed_forms": closed_forms_page.table(config, forms, closed, measures),
+    "relearning": relearning.table(config, taught) if taught else [],
     "interplay": interplay_page.table(
       config, names, pretraining.families(about.world), compressed
     ),
     "failed": int(values["failed"].sum()),
-    "count": int(values["failed"].size),
+    "count": grid.count(values),
     "programs": runner.sweep.compiled,
     "seconds": {
       "wall": time.monotonic() - started,
@@ -118,6 +129,7 @@ def outline(config: Any) -> dict[str, Any]:
     "seeds": list(config.seeds),
     "mixes": list(config.mixes),
     "rates": list(config.rates),
+    "grid": list(config.rates),
     "arms": [{"name": n, "title": arms.find(n).title} for n in config.arms],
     "tuning": config.tuning,
     "reported": config.reported,
@@ -156,62 +168,6 @@ def learned(
   return about, models, tasks.aligned(edited)
 
 
-def swept(
-  runner: runs.Runner,
-  models: list[pretraining.Pretrained],
-  edited: list[tasks.Tasks],
-  place: pathlib.Path,
-) -> dict[str, np.ndarray]:
-  """Run all arms on all models, or read what they gave before.
-
-  Args:
-    runner: The runner.
-    models: The models.
-    edited: Their edits.
-    place: What they give is kept in `place / "sweep"`.
-
-  Returns:
-    What `runs.Runner.all` returns, with a leading axis of models.
-  """
-  found = [
-    _swept(runner, model, own, place / "sweep", seed)
-    for seed, model, own in zip(
-      runner.config.seeds, models, edited, strict=True
-    )
-  ]
-  return {k: np.stack([own[k] for own in found]) for k in found[0]}
-
-
-def _swept(
-  runner: runs.Runner,
-  model: pretraining.Pretrained,
-  own: tasks.Tasks,
-  place: pathlib.Path,
-  seed: int,
-) -> dict[str, np.ndarray]:
-  """Run all arms on one model, or read what they gave before.
-
-  Each learning rate has a file of its own, so that a grid that is extended
-  costs what is new.
-  """
-  rates = runner.config.rates
-  paths = [place / f"seed{seed}_rate{rate:g}.safetensors" for rate in rates]
-  missing = [i for i, path in enumerate(paths) if not path.is_file()]
-  if missing:
-    place.mkdir(parents=True, exist_ok=True)
-    started = time.process_time()
-    found = runner.all(model.params, own, seed, missing)
-    for i, number in enumerate(missing):
-      safetensors.write(paths[number], {k: v[:, i] for k, v in found.items()})
-    print(
-      f"seed {seed}: {found['failed'].size} runs,"
-      f" {time.process_time() - started:.0f} CPU s",
-      flush=True,
-    )
-  stored = [safetensors.read(path) for path in paths]
-  return {k: np.stack([s[k] for s in stored], axis=1) for k in stored[0]}
-
-
 def _closed(
   about: pretraining.Subject,
   config: Any,
@@ -235,6 +191,32 @@ def _closed(
   return {k: np.stack([own[k] for own in found]) for k in found[0]}
 
 
+def _taught(
+  runner: runs.Runner,
+  models: list[pretraining.Pretrained],
+  edited: list[tasks.Tasks],
+  chosen: np.ndarray,
+  place: pathlib.Path,
+) -> dict[str, np.ndarray]:
+  """Teach old facts to edited models, or read what that gave before."""
+  config = runner.config
+  if not config.relearning.arms:
+    return {}
+  stage = relearning.Relearning(runner)
+  rates = chosen[[list(config.arms).index(n) for n in config.relearning.arms]]
+  found = []
+  for seed, model, own in zip(config.seeds, models, edited, strict=True):
+    path = place / f"seed{seed}.safetensors"
+    if not path.is_file():
+      place.mkdir(parents=True, exist_ok=True)
+      started = time.process_time()
+      safetensors.write(path, stage(model.params, own, seed, rates))
+      spent = time.process_time() - started
+      print(f"seed {seed}: taught again, {spent:.0f} CPU s", flush=True)
+    found.append(safetensors.read(path))
+  return {k: np.stack([own[k] for own in found]) for k in found[0]}
+
+
 def _check_interplay(config: Any) -> None:
   """Refuse options of the last stage before the first one begins."""
   interplay.levels(config.interplay)
@@ -251,13 +233,12 @@ def _compressed(
   config: Any,
   models: list[pretraining.Pretrained],
   edited: list[tasks.Tasks],
-  measures: dict[str, np.ndarray],
+  chosen: np.ndarray,
   place: pathlib.Path,
 ) -> dict[str, np.ndarray]:
   """Compress and edit every model, or read what that gave before."""
-  best = findings.chosen_rates(measures, config.tuning)
   numbers = [list(config.arms).index(name) for name in config.interplay.arms]
-  rates = np.asarray(config.rates)[best[numbers]]
+  rates = chosen[numbers]
   programs = interplay.Interplay(about, config)
   found = []
   for seed, model, own in zip(config.seeds, models, edited, strict=True):

@@ -57,7 +57,7 @@ def make(
     rows.append(edit_rows.training_rows(sets, about.words))
   names, asked = examiner.ask(about, made, config.most)
   stacked = edit_rows.stack_rows(rows)
-  places, targets, counted = _counted(stacked.tokens, stacked.counted)
+  places, targets, counted = counted_places(stacked.tokens, stacked.counted)
   shape = config.steps, config.batch
   drawn = []
   for mix, name in enumerate(config.mixes):
@@ -95,10 +95,19 @@ def _weights(stacked: edit_rows.Rows, mix: str) -> np.ndarray:
   return np.where(stacked.parts == 0, stacked.weights, 0.0)
 
 
-def _counted(
+def counted_places(
   tokens: np.ndarray, counted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Find where losses count: places before the tokens, and these tokens."""
+  """Find where losses count.
+
+  Args:
+    tokens: Rows [..., L].
+    counted: Which tokens count, given those before them, bool [..., L].
+
+  Returns:
+    Places before these tokens, the tokens, and which of them there are, each
+    [..., K].
+  """
   most = int(counted.sum(axis=-1).max())
   # Places that count stand first, in their order.
   order = np.argsort(~counted, axis=-1, kind="stable")[..., :most]

@@ -28,12 +28,14 @@ def results():
     "mixes": mixes,
     "seeds": [0, 1],
     "rates": [1e-3, 1e-2],
+    "grid": [1e-3, 1e-2],
     "reported": 2,
     "facts_edited": 5,
     "loads": [
       {
         "subjects": count,
         "density": density,
+        "rates": [1e-3, 1e-2],
         "families": ["S-O"],
         "pretrained": [{"seed": 0, "recall": {"S-O": 1.0, "rso": 0.3}}],
         "table": findings.table(NAMES, mixes, measures(gap), 1),

@@ -12,11 +12,12 @@ from effjax.studies.edit import (
   examiner,
   findings,
   interplay,
+  intervals,
   page,
   pretraining,
   runs,
-  sweep,
   tasks,
+  updates,
 )
 from launch import configuring
 
@@ -130,14 +131,14 @@ def test_one_model_decides_no_claim(finished):
 def test_the_spread_between_models_decides():
   # Edits of a model agree: resampling these alone would give no width at all.
   gaps = [np.repeat([[0.2], [-0.1], [0.1]], 2, axis=1)]
-  judged = findings._judged(gaps, findings.Resampled(3, 2))
+  judged = findings._judged(gaps, intervals.Resampled(3, 2))
   assert judged["result"] == "inconclusive"
   low, high = judged["difference"]["low"], judged["difference"]["high"]
   assert low < 0 < judged["difference"]["estimate"] < high
   alike = [np.repeat([[0.2], [0.21], [0.19]], 2, axis=1)]
-  judged = findings._judged(alike, findings.Resampled(3, 2))
+  judged = findings._judged(alike, intervals.Resampled(3, 2))
   assert judged["result"] == "reproduced"
-  ends = findings.Resampled(3, 2).interval(gaps[0])
+  ends = intervals.Resampled(3, 2).interval(gaps[0])
   assert ends["high"] - ends["low"] > 0.1
 
 
@@ -164,7 +165,7 @@ def test_what_is_not_trained_stays_to_the_bit(config, subject):
   about, model, own = subject
   runner = runs.Runner(about, config)
   made = [
-    sweep.make_run(arms.find(name), model.params, rate=1e-2, edit=0, mix=0)
+    updates.make_run(arms.find(name), model.params, rate=1e-2, edit=0, mix=0)
     for name in ("full_attention", "full")
   ]
   nothing = jax.tree.map(np.zeros_like, made[1].train)
@@ -193,7 +194,7 @@ def test_columns_beyond_the_rank_do_nothing(subject):
   _, model, _ = subject
   base, key = model.params, jax.random.key(3)
   arm = arms.find("lora4")
-  few, many = (sweep.factors(key, base, rank) for rank in (4, arms.RANK))
+  few, many = (updates.factors(key, base, rank) for rank in (4, arms.RANK))
   # B is not zero, so that A gets gradients too.
   few, many = (
     {
@@ -202,11 +203,11 @@ def test_columns_beyond_the_rank_do_nothing(subject):
     }
     for t in (few, many)
   )
-  run = sweep.make_run(arm, base, rate=1e-3, edit=0, mix=0, theta=many)
+  run = updates.make_run(arm, base, rate=1e-3, edit=0, mix=0, theta=many)
   cut = run._replace(rank=run.rank[:4], theta=few)
 
   def total(theta, run):
-    leaves = jax.tree.leaves(sweep.merged(base, theta, run))
+    leaves = jax.tree.leaves(updates.merged(base, theta, run))
     return sum(jnp.sum(jnp.sin(leaf)) for leaf in leaves)
 
   wide, narrow = jax.grad(total)(many, run), jax.grad(total)(few, cut)
@@ -222,7 +223,7 @@ def test_columns_beyond_the_rank_do_nothing(subject):
 def test_side_by_side_is_one_by_one(config, subject):
   about, model, own = subject
   made = [
-    sweep.make_run(arms.find("full"), model.params, rate=r, edit=0, mix=0)
+    updates.make_run(arms.find("full"), model.params, rate=r, edit=0, mix=0)
     for r in (1e-3, 3e-3)
   ]
   sweeps = runs.Runner(about, config).sweep
@@ -239,8 +240,8 @@ def test_a_cut_change_has_few_directions_and_no_better_ones(subject):
   base = model.params
   draw = lambda p: p + np.random.default_rng(p.size).normal(0, 0.1, p.shape)
   theta = jax.tree.map(lambda p: draw(p).astype(p.dtype), base)
-  run = sweep.make_run(arms.find("full_cut4"), base, rate=1e-3, edit=0, mix=0)
-  found = sweep.truncated(base, theta, run)
+  run = updates.make_run(arms.find("full_cut4"), base, rate=1e-3, edit=0, mix=0)
+  found = updates.truncated(base, theta, run)
   kernels = arms.kernels(base)
   names = jax.tree.leaves(tree.names(base))
   leaves = (jax.tree.leaves(t) for t in (base, theta, found))
@@ -279,7 +280,9 @@ def test_rosa_trains_few_weights_and_factors(config, subject):
   with with_rosa.unlocked():
     with_rosa.arms, with_rosa.rates = ("rosa4",), (1e-2,)
   runner = runs.Runner(about, with_rosa)
-  found = runner.run("rosa", model.params, own, [(0, 0, 0, 0)], 0, keep=True)
+  wanted = [runs.Wanted("rosa4", 1e-2, 0, 0)]
+  made = runner.made(wanted, model.params, own, 0)
+  found = runner.run("rosa", model.params, own, made, keep=True)
   assert not found.failed.any()
   count = moved = 0
   theta = jax.tree.map(lambda x: x[0], found.theta)

@@ -1,0 +1,146 @@
+"""What the report tells of old facts that are taught again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from effjax.studies import elements, figures
+from effjax.studies.edit import findings
+
+_SOON = 0.5  # of the steps that new facts take
+
+
+def section(
+  results: Mapping[str, Any], mixes: Mapping[str, str]
+) -> elements.Section:
+  """Make the section of the report.
+
+  Args:
+    results: The content of `results.json`.
+    mixes: What the mixes are called.
+
+  Returns:
+    The section.
+  """
+  return elements.Section(
+    "Is the old value gone?",
+    [
+      elements.Prose(summary(results, mixes)),
+      plot(results, mixes),
+      _table(results, mixes),
+    ],
+  )
+
+
+def summary(results: Mapping[str, Any], mixes: Mapping[str, str]) -> str:
+  """Say after which edits the old facts come back sooner than new ones.
+
+  Args:
+    results: The content of `results.json`.
+    mixes: What the mixes are called.
+
+  Returns:
+    Text.
+  """
+  titles = findings.titles(results)
+  told = {"sooner": [], "half": [], "later": []}
+  for row in results["relearning"]:
+    where = f"{titles[row['arm']]} {mixes.get(row['mix'], row['mix'])}"
+    low, high = (elements.number(row["ratio"][k]) for k in ("low", "high"))
+    if high < 1:
+      told["half" if high < _SOON else "sooner"].append(where)
+    if low > 1:
+      told["later"].append(where)
+  count = len(results["relearning"])
+  lines = [
+    f"{text} after {len(told[key])} of {count} kinds of edits"
+    + (f" ({'; '.join(told[key])})" if told[key] else "")
+    for key, text in (
+      ("half", "in less than half of the steps"),
+      ("sooner", "sooner, but not surely in half"),
+      ("later", "later"),
+    )
+  ]
+  return (
+    "Taught again by one recipe, old facts come back, beside new facts taught"
+    f" to the model before the edit: {', '.join(lines)} (intervals over models"
+    " that leave out 1 or one half). Near 0 an edit has hidden the old value;"
+    " at 1 it has erased it."
+  )
+
+
+def plot(results: Mapping[str, Any], mixes: Mapping[str, str]) -> elements.Plot:
+  """Draw how many steps old facts take, as a share of what new ones take.
+
+  Args:
+    results: The content of `results.json`.
+    mixes: What the mixes are called.
+
+  Returns:
+    The plot.
+  """
+  titles = findings.titles(results)
+  by = {
+    mix: [row for row in results["relearning"] if row["mix"] == mix]
+    for mix in results["mixes"]
+  }
+  series: dict[str, Any] = {
+    mixes.get(mix, mix): elements.ends(row["ratio"] for row in rows)
+    for mix, rows in by.items()
+  }
+  title = "How soon old facts come back"
+  first = by[results["mixes"][0]]
+  return elements.Plot(
+    figures.dot_intervals(
+      [titles[row["arm"]] for row in first],
+      series,
+      title=title,
+      xlabel="steps until old facts are recalled, as a share of those that new"
+      " facts take",
+      reference=1.0,
+      xlim=(0, None),
+    ),
+    alt=title,
+    caption=f"{len(results['seeds'])} models, at most {results['reported']}"
+    " edits of each, of which those count that held; intervals of 95 % of"
+    " Student's t over models.",
+  )
+
+
+def _table(
+  results: Mapping[str, Any], mixes: Mapping[str, str]
+) -> elements.Table:
+  titles = findings.titles(results)
+  rows: list[Any] = []
+  for mix in results["mixes"]:
+    rows.append(f"Trained {mixes.get(mix, mix)}")
+    rows += [
+      [
+        titles[row["arm"]],
+        row["steps"],
+        row["fresh_steps"],
+        row["ratio"],
+        row["edits"],
+        row["never"],
+      ]
+      for row in results["relearning"]
+      if row["mix"] == mix
+    ]
+  return elements.Table(
+    [
+      "edited by",
+      elements.Column("steps until old facts are back", digits=1),
+      elements.Column("steps for new facts", digits=1),
+      elements.Column("ratio", digits=2),
+      elements.Column("edits"),
+      elements.Column("never back"),
+    ],
+    rows,
+    "Old facts taught to edited models, new facts to models before the edit:"
+    " full fine-tuning of all blocks at one learning rate, all facts in every"
+    " step.",
+    [
+      "Edits at the learning rate tuned for the score; those that had not held"
+      " to the last fact are left out. Facts that never came back have no"
+      " ratio."
+    ],
+  )

@@ -39,7 +39,7 @@ def table(
   values = {k: v[..., None, None] for k, v in values.items()}
   rows = findings.table(names, (MIX,), values, tuning) if names else []
   best = None
-  if MIX in config.mixes:
+  if rows and MIX in config.mixes:
     mix = list(config.mixes).index(MIX)
     found = findings.scores(beside, "end")[..., mix]
     tuned = found[..., :tuning].mean(axis=(0, 3))  # arms, rates

@@ -8,25 +8,27 @@ ARMS = (
   "pretrained",
   "pretrained_rag",
   "full",
+  "full_rag",
   "lora",
   "lora_rag",
-  "lora_raft",
-  "lora_raft_rag",
-  "dora",
   "rosa",
   "rosa_rag",
-  "rosa_raft",
-  "rosa_raft_rag",
 )
 RATES = {
-  "full": (1e-5, 3e-5, 1e-4),
+  "full": (3e-5, 1e-4, 3e-4),
   "lora": (3e-4, 1e-3, 3e-3),
   "dora": (3e-4, 1e-3, 3e-3),
   "rosa": (3e-4, 1e-3, 3e-3),
 }
 
 
-def parse(arg: str, persons: tuple[str, ...]):
+EPOCHS = 2.0
+NOTHING = dict(
+  arm="rosa", sizes=(), epochs=(), ranks=(), densities=(), bases=()
+)
+
+
+def parse(arg: str, persons: tuple[str, ...], arms: tuple[str, ...] = ARMS):
   """Read the argument of a config.
 
   Args:
@@ -34,6 +36,7 @@ def parse(arg: str, persons: tuple[str, ...]):
       `arms=pretrained:lora` for other arms; `quick` for a small study,
       `miniature` for the smallest.
     persons: Those of the whole study.
+    arms: Those of the whole study; small ones have the first and LoRA.
 
   Returns:
     The options, and the persons to study.
@@ -47,9 +50,12 @@ def parse(arg: str, persons: tuple[str, ...]):
     miniature=False,
     persona="",
     seeds=(0, 1, 2),
-    arms=ARMS,
+    arms=arms,
   )
   small = options.quick or options.miniature
+  if small and options.arms == arms:
+    with options.unlocked():
+      options.arms = ("pretrained", "lora")
   chosen = persons[:1] if small else persons
   if options.persona:
     if options.persona not in persons:
@@ -62,8 +68,30 @@ def parse(arg: str, persons: tuple[str, ...]):
   return options, chosen
 
 
+def sizes(total: int) -> dict:
+  """Vary the number of mails; all learn from as many tokens.
+
+  Args:
+    total: Mails of the first person to learn from.
+
+  Returns:
+    `panels` for `build`.
+  """
+  few = [count for count in (25, 50, 75, 100) if count < total]
+  epochs = tuple(round(EPOCHS * total / count, 2) for count in few)
+  return dict(sizes=tuple(few), epochs=epochs)
+
+
 def build(
-  options, persons: tuple[str, ...], *, title: str, instructions: str, data
+  options,
+  persons: tuple[str, ...],
+  *,
+  title: str,
+  instructions: str,
+  data,
+  cross: tuple[str, ...] = (),
+  panels: dict | None = None,
+  planted: tuple[str, ...] = (),
 ) -> ml_collections.ConfigDict:
   """Return a configuration.
 
@@ -73,20 +101,23 @@ def build(
     title: Title of the report.
     instructions: What asks for mails: "given", "model" or "extracted".
     data: Keys of `data` that differ.
+    cross: What is examined by the mails of all persons; nothing in small ones.
+    panels: What is varied, for the first person and seed; as `cross`.
+    planted: What learns from mails with secrets; as `cross`.
   """
   miniature, small = options.miniature, options.quick or options.miniature
 
   def pick(whole, quick, least):
     return least if miniature else quick if small else whole
 
-  arms = options.arms
-  if small and arms == ARMS:
-    arms = ("pretrained", "lora")
-  given = tuple(arms)
-  kinds = [k for k in RATES if any(a.split("_")[0] == k for a in given)]
-  panels = not small
-  if panels:
-    kinds = list(RATES)
+  given = tuple(options.arms)
+  panels = dict(NOTHING, **({} if small else panels or {}))
+  cross = cross if not small and len(persons) > 1 else ()
+  planted = () if small else planted
+  used = {name.split("_")[0] for name in given} | {*cross, *planted}
+  if any(panels[name] for name in ("sizes", "ranks", "densities", "bases")):
+    used.add(panels["arm"])
+  kinds = [kind for kind in RATES if kind in used]
   seeds = options.seeds[:1] if small else options.seeds
   return ml_collections.ConfigDict(
     dict(
@@ -104,7 +135,7 @@ def build(
       rank=8,
       density=0.01,
       dropout=0.0,
-      epochs=pick(5.0, 3.0, 1.0),
+      epochs=pick(EPOCHS, 3.0, 1.0),
       rows=2,
       length=512,
       # Steps of LoRA, and examples, before RoSA chooses its places.
@@ -132,22 +163,13 @@ def build(
         # How many are in the report, if texts may be shown.
         shown=3,
       ),
-      # What is examined by the mails of all persons.
-      cross=("lora", "rosa") if panels and len(persons) > 1 else (),
-      # What is varied, for the first person and seed.
-      panels=dict(
-        arm="rosa" if panels else "lora",
-        sizes=(25, 50, 75, 100) if panels else (),
-        epochs=(11.0, 9.0, 11.0, 9.0) if panels else (),
-        ranks=(2, 32) if panels else (),
-        densities=(0.001, 0.03) if panels else (),
-        bases=("int8", "nf4") if panels else (),
-      ),
+      cross=cross,
+      panels=panels,
       # Secrets planted in mails of the first person: in how many each is.
       privacy=dict(
-        arms=("full", "lora", "dora", "rosa") if panels else (),
-        repeats=(1, 2, 4) if panels else (1,),
-        candidates=127 if panels else 0,
+        arms=planted,
+        repeats=(1, 2, 4) if planted else (1,),
+        candidates=127 if planted else 0,
       ),
       data=dict(
         persons=persons,

@@ -4,8 +4,10 @@
     --config.data.directory=WHERE_THEY_LIE --workdir=runs/panza
 
 The user brings the files. Instructions are made by the model, in the small
-variants by rules. No text of mails or drafts is in results or reports, unless
-`--config.data.show_texts=true`. `:persona=isabel` is another person.
+variants by rules. Arms with and without retrieval for three seeds, the matrix
+of persons, and what few mails do; `ablations.py` has the rest. No text of mails
+or drafts is in results or reports, unless `--config.data.show_texts=true`.
+`:persona=isabel` is another person.
 """
 
 from configs.personalize import common
@@ -25,4 +27,6 @@ def get_config(arg: str = ""):
     title="Personalization: three published persons",
     instructions="extracted" if small else "model",
     data=dict(kind="panza"),
+    cross=("lora", "rosa"),
+    panels=common.sizes(132),
   )

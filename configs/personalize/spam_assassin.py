@@ -18,23 +18,17 @@ def get_config(arg: str = ""):
   Args:
     arg: See `common.parse`.
   """
-  options, persons = common.parse(arg, ("author_1", "author_2"))
-  if options.arms == common.ARMS:
-    with options.unlocked():
-      options.arms = ("pretrained", "lora")
-  config = common.build(
+  options, persons = common.parse(
+    arg, ("author_1", "author_2"), ("pretrained", "lora")
+  )
+  # Some wrote hundreds: the first of them are enough.
+  small = options.quick or options.miniature
+  most = {} if small else {"mails": 150}
+  return common.build(
     options,
     persons,
     title="Personalization: authors of public lists",
     instructions="extracted",
-    data=dict(kind="spam_assassin"),
+    data=dict(kind="spam_assassin", **most),
+    cross=("lora",),
   )
-  if not (options.quick or options.miniature):
-    config.panels = dict(
-      arm="lora", sizes=(), epochs=(), ranks=(), densities=(), bases=()
-    )
-    config.privacy.candidates, config.privacy.arms = 0, ()
-    config.cross = ("lora",)
-    # Some wrote hundreds: the first of them are enough.
-    config.data.mails = 150
-  return config

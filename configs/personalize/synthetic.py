@@ -28,4 +28,7 @@ def get_config(arg: str = ""):
     title="Personalization: how much has to be trained to write like a person?",
     instructions="given",
     data=dict(kind="synthetic", mails=count, show_texts=True),
+    cross=("lora", "rosa"),
+    panels=common.sizes(96),
+    planted=("full", "lora", "rosa"),
   )

@@ -63,7 +63,9 @@ def test_faces_load(argument):
   assert len(config.sparsities) == (2 if argument else 6)
 
 
-@pytest.mark.parametrize("name", ["synthetic", "panza", "spam_assassin"])
+@pytest.mark.parametrize(
+  "name", ["synthetic", "panza", "ablations", "spam_assassin"]
+)
 @pytest.mark.parametrize("argument", ["", ":quick", ":miniature"])
 def test_personalization_loads(name, argument):
   config = configuring.load(f"configs/personalize/{name}.py{argument}")

@@ -136,7 +136,7 @@ def build(
       density=0.01,
       dropout=0.0,
       epochs=pick(EPOCHS, 3.0, 1.0),
-      rows=2,
+      rows=1,
       length=512,
       # Steps of LoRA, and examples, before RoSA chooses its places.
       warm_up=pick(16, 8, 1),

@@ -5,7 +5,7 @@ A batch is a dict of arrays over B rows:
   tokens     int32 [B, S]
   positions  int32 [B, S], the place of each token in its own text
   segments   int32 [B, S], the number of the text in its row from 1 on; 0 is
-             padding
+             padding, -1 what all texts of the row begin with
   places     int32 [B, K], the columns whose next token counts
   targets    int32 [B, K], these next tokens
   weights    float32 [B, K], 0 where there is none; with a sum of B over the
@@ -14,6 +14,8 @@ A batch is a dict of arrays over B rows:
              texts of the means over theirs
 
 Only responses count. S and K are rounded up, so that few shapes are compiled.
+What all texts begin with, such as the instructions of a system, may stand once
+in a row: what a model makes of it is the same for all of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,6 +38,7 @@ def packed(
   shuffle: bool = True,
   reduction: str = "token",
   variants: Callable[[int], Sequence[Example]] | None = None,
+  beginning: int = 0,
 ) -> batches.Batches:
   """Put as many texts into each row as it has room for.
 
@@ -55,13 +58,16 @@ def packed(
     variants: From an epoch to the texts as they are in it, in the same order
       and none longer than in `examples`, by whose lengths rows are filled; by
       default those of `examples`.
+    beginning: How many tokens of the prompts are the same in all texts, of all
+      variants too, see `common_beginning`; they stand once in each row.
 
   Returns:
     The batches.
 
   Raises:
-    ValueError: If a text is longer than a row, they do not fill one batch, or
-      there is no such reduction.
+    ValueError: If a text is longer than a row, they do not fill one batch,
+      there is no such reduction, or texts do not begin alike. The last is seen
+      of a batch when it is made.
 
   >>> example = Example(np.arange(4, dtype=np.int32), 2)
   >>> batch = packed([example] * 4, 2, 10, seed=0)[0]
@@ -73,12 +79,16 @@ def packed(
       f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}"
     )
   sizes = np.array([len(example.tokens) for example in examples])
+  _check_beginning(examples, beginning)
   if not len(sizes) or sizes.max() > length:
     longest = sizes.max() if len(sizes) else 0
     raise ValueError(
       f"rows of length={length} must hold every text, and there must be one;"
       f" the longest of {len(sizes)} has {longest} tokens"
     )
+
+  # What stands once takes room once.
+  sizes, room_of_row = sizes - beginning, length - beginning
 
   def fill(epoch: int) -> list[list[int]]:
     order = batches.order(seed, epoch, len(sizes), shuffle)
@@ -92,7 +102,7 @@ def packed(
       else:
         row = len(found)
         found.append([])
-        room = np.append(room, length)
+        room = np.append(room, room_of_row)
       found[row].append(text)
       room[row] -= sizes[text]
     shuffled = batches.order(seed + 1, epoch, len(found), shuffle)
@@ -112,9 +122,42 @@ def packed(
     chosen = plans(epoch)[number * rows : (number + 1) * rows]
     there = examples if own is None else own(epoch)
     texts = [[there[i] for i in row] for row in chosen]
-    return _batch(texts, length, reduction)
+    return _batch(texts, length, reduction, beginning)
 
   return batches.Batches(get, per_epoch, rows)
+
+
+def common_beginning(examples: Sequence[Example]) -> int:
+  """Count the tokens with which all prompts begin.
+
+  Args:
+    examples: Texts.
+
+  Returns:
+    How many; less than any prompt has, since the last token of a prompt
+    foretells a response.
+
+  >>> texts = [[7, 8, 9, 1], [7, 8, 9, 2], [7, 8, 5, 6]]
+  >>> common_beginning([Example(np.array(text), 3) for text in texts])
+  2
+  """
+  if not examples:
+    return 0
+  most = max(min(example.prompt for example in examples) - 1, 0)
+  first = np.stack([example.tokens[:most] for example in examples])
+  same = np.all(first == first[0], axis=0)
+  return most if same.all() else int(np.argmin(same))
+
+
+def _check_beginning(texts: Sequence[Example], beginning: int) -> None:
+  """Refuse texts that do not begin with so many tokens of the first."""
+  if beginning < 0:
+    raise ValueError(f"beginning counts tokens, got {beginning}")
+  if texts and (found := common_beginning(texts)) < beginning:
+    raise ValueError(
+      f"the prompts of {len(texts)} texts begin with {found} tokens that are"
+      f" the same, the last of the shortest left out, not with {beginning}"
+    )
 
 
 def bucketed(
@@ -189,7 +232,10 @@ class _Latest:
 
 
 def _batch(
-  rows: Sequence[Sequence[Example]], length: int, reduction: str = "token"
+  rows: Sequence[Sequence[Example]],
+  length: int,
+  reduction: str = "token",
+  beginning: int = 0,
 ) -> batches.Batch:
   """Write texts into rows."""
   shape = (len(rows), length)
@@ -200,10 +246,17 @@ def _batch(
   counted: list[tuple[list[int], list[int], list[float]]] = []
   for row, texts in enumerate(rows):
     start, places, targets, weights = 0, [], [], []
+    if beginning:
+      _check_beginning(texts, beginning)
+      arrays["tokens"][row, :beginning] = texts[0].tokens[:beginning]
+      arrays["positions"][row, :beginning] = np.arange(beginning)
+      arrays["segments"][row, :beginning] = -1
+      start = beginning
     for number, (tokens, prompt) in enumerate(texts, 1):
+      tokens, prompt = tokens[beginning:], prompt - beginning
       stop = start + len(tokens)
       arrays["tokens"][row, start:stop] = tokens
-      arrays["positions"][row, start:stop] = np.arange(len(tokens))
+      arrays["positions"][row, start:stop] = beginning + np.arange(len(tokens))
       arrays["segments"][row, start:stop] = number
       # The first token of a response is foretold by the last of its prompt.
       places += range(start + max(prompt, 1) - 1, stop - 1)

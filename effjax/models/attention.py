@@ -96,14 +96,17 @@ def same_segment(segments: jax.Array) -> jax.Array:
   """Say which tokens see each other in rows that hold several texts.
 
   Args:
-    segments: Number of the text of each token [B, S], 0 for padding.
+    segments: Number of the text of each token [B, S], 0 for padding, below 0
+      for what all texts of the row begin with.
 
   Returns:
-    Bools [B, S, S], true for a token of the same text that is not later.
+    Bools [B, S, S], true for a token of the same text that is not later, and
+    for one that all texts begin with.
   """
   size = segments.shape[1]
   causal = jnp.tril(jnp.ones((1, size, size), bool))
-  return causal & (segments[:, :, None] == segments[:, None])
+  asks, asked = segments[:, :, None], segments[:, None]
+  return causal & ((asks == asked) | ((asked < 0) & (asks > 0)))
 
 
 def attend(

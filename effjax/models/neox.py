@@ -160,7 +160,8 @@ class NeoX(nn.Module):
       tokens: Whole numbers [B, S].
       positions: Position of each token [B, S]; by default its column.
       segments: Number of the text that a token is of [B, S]: tokens see those
-        of their own text alone. 0 is padding, which no other token sees.
+        of their own text alone. 0 is padding, which no other token sees; what
+        is below 0 all texts of the row begin with, and see.
       parts: For kernels by their path what `apply_part` is given. By default
         pairs of low-rank factors.
       shifts: For MLPs by their path, "layer_0/mlp", what is added to their

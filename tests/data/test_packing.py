@@ -164,3 +164,54 @@ def test_nothing_to_read(tmp_path):
   (tmp_path / "empty.jsonl").write_text("\n")
   with pytest.raises(ValueError, match="holds no dialogue"):
     dialogues.read(tmp_path / "empty.jsonl")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 8), st.lists(st.integers(2, 10), min_size=1, max_size=12))
+def test_what_all_texts_begin_with_stands_once(beginning, sizes):
+  head = np.arange(beginning, dtype=np.int32)
+  examples = [
+    Example(np.concatenate([head, tail.tokens]), beginning + 1)
+    for tail in _examples([(size, 1) for size in sizes])
+  ]
+  assert packing.common_beginning(examples) == beginning
+  made = packing.packed(examples, 1, LENGTH, seed=0, beginning=beginning)
+  apart = packing.packed(examples, 1, LENGTH, seed=0)
+  assert made.per_epoch <= apart.per_epoch
+  counted = []
+  for number in range(made.per_epoch):
+    row = {name: value[0] for name, value in made[number].items()}
+    np.testing.assert_array_equal(row["tokens"][:beginning], head)
+    np.testing.assert_array_equal(row["segments"][:beginning], -1)
+    assert (row["segments"][beginning:] >= 0).all()
+    for text in range(1, row["segments"].max() + 1):
+      inside = row["segments"] == text
+      assert row["positions"][inside].tolist() == list(
+        range(beginning, beginning + inside.sum())
+      )
+    counted += _read_back(made[number])
+  whole = [
+    pair for n in range(apart.per_epoch) for pair in _read_back(apart[n])
+  ]
+  assert sorted(counted) == sorted(whole)
+
+
+def test_a_beginning_that_texts_do_not_share_is_refused():
+  texts = [[7, 8, 9, 1, 5], [7, 8, 9, 2, 5], [7, 8, 4, 3, 5]]
+  alike, other = (
+    [Example(np.array(t, np.int32), 4) for t in part]
+    for part in (texts[:2], texts)
+  )
+  with pytest.raises(ValueError, match=r"2 tokens that are the same.* with 3"):
+    packing.packed(other, 1, LENGTH, seed=0, beginning=3)
+  # One of the variants, when its batch is made.
+  made = packing.packed(
+    alike, 1, LENGTH, seed=0, beginning=3, variants=lambda epoch: other[1:]
+  )
+  with pytest.raises(ValueError, match="the same"):
+    made[0]
+  with pytest.raises(ValueError, match="beginning counts tokens, got -1"):
+    packing.packed(alike, 1, LENGTH, seed=0, beginning=-1)
+  # The last token of a prompt foretells: it is of a text of its own.
+  short = [Example(np.array([7, 8, 9], np.int32), 1)] * 2
+  assert packing.common_beginning(short) == 0

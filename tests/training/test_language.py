@@ -71,6 +71,28 @@ def test_packed_loss_is_the_mean_over_single_texts(net, examples):
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_beginning_read_once_changes_neither_loss_nor_gradients(net):
+  module, params = net
+  rng = np.random.default_rng(3)
+  draw = lambda size: rng.integers(0, module.config.vocabulary, size)
+  head, tails = draw(6), [draw(size) for size in (5, 9, 4)]
+  texts = [
+    Example(np.concatenate([head, tail]).astype(np.int32), 8) for tail in tails
+  ]
+  packed = functools.partial(packing.packed, texts, 1, seed=0)
+  apart, once = packed(36)[0], packed(24, beginning=6)[0]
+  assert (once["tokens"].shape[1], once["segments"].min()) == (24, -1)
+  loss = functools.partial(language.mean_loss, module, chunk_size=7)
+  (one, slopes), (two, others) = (
+    jax.jit(jax.value_and_grad(loss))(params, batch) for batch in (apart, once)
+  )
+  np.testing.assert_allclose(one, two, rtol=1e-6)
+  for slope, other in zip(
+    jax.tree.leaves(slopes), jax.tree.leaves(others), strict=True
+  ):
+    np.testing.assert_allclose(slope, other, rtol=1e-4, atol=1e-6)
+
+
 def test_cross_entropy_has_the_gradients_of_full_logits():
   rng = np.random.default_rng(1)
   hidden = jnp.asarray(rng.normal(size=(10, 6)), jnp.float32)

@@ -61,6 +61,7 @@ class Tuner:
     self.params = params
     self.examples = examples
     self.variants: Callable[[int], Sequence[Example]] | None = None
+    self.beginning = packing.common_beginning(examples)
     self._steps: dict[Any, Any] = {}
 
   def on(
@@ -69,6 +70,7 @@ class Tuner:
     params: Any = None,
     *,
     variants: Callable[[int], Sequence[Example]] | None = None,
+    beginning: int | None = None,
   ) -> "Tuner":
     """Take other texts, and what was compiled already.
 
@@ -76,12 +78,18 @@ class Tuner:
       examples: The texts to train on.
       params: Other parameters of the same shapes, or None.
       variants: The texts of each epoch, as in `packing.packed`.
+      beginning: How many tokens all texts begin with, likewise; by default as
+        many as they do, and none where there are variants.
 
     Returns:
       A tuner.
     """
     other = copy.copy(self)
     other.examples, other.variants = examples, variants
+    if beginning is None:
+      alike = packing.common_beginning(examples)
+      beginning = 0 if variants is not None else alike
+    other.beginning = beginning
     other.params = self.params if params is None else params
     return other
 
@@ -123,6 +131,7 @@ class Tuner:
         seed=plan.seed,
         reduction=reduction,
         variants=self.variants,
+        beginning=self.beginning,
       )
     )
     masks = None
@@ -269,7 +278,14 @@ def held_out(
     From parameters to the mean loss over the tokens of the responses.
   """
   # A row is a batch, so that none is dropped.
-  found = packing.packed(examples, 1, length, seed=0, shuffle=False)
+  found = packing.packed(
+    examples,
+    1,
+    length,
+    seed=0,
+    shuffle=False,
+    beginning=packing.common_beginning(examples),
+  )
   arm = language.full()
   loss = language.held_out_loss(module, arm, _even(found))
   return lambda params: loss(*arm.init(jax.random.key(0), params))

@@ -166,7 +166,14 @@ class Examiner:
     Returns:
       Nats a token.
     """
-    found = packing.packed(examples, 1, self.length, seed=0, shuffle=False)
+    found = packing.packed(
+      examples,
+      1,
+      self.length,
+      seed=0,
+      shuffle=False,
+      beginning=packing.common_beginning(examples),
+    )
     total, count = 0.0, 0
     for number in range(found.per_epoch):
       batch = found[number]

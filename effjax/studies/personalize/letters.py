@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from effjax.data import packing
 from effjax.data.dialogues import Example
 from effjax.data.mails import Mail
 from effjax.studies.personalize import prompts, retrieval
@@ -61,6 +62,8 @@ class Learned(NamedTuple):
     tokens: How many tokens of mails there are, those of prompts not counted.
     variants: From an epoch to the examples as they are in it, none longer than
       in `examples`; None if all epochs have the same.
+    beginning: How many tokens all of them begin with, variants included, see
+      `packing.common_beginning`.
   """
 
   examples: list[Example]
@@ -68,6 +71,7 @@ class Learned(NamedTuple):
   retrieved: int
   tokens: int
   variants: Callable[[int], list[Example]] | None = None
+  beginning: int = 0
 
 
 def make(
@@ -179,7 +183,10 @@ def examples(
     None if a is None or b is None else max(a, b, key=lambda e: len(e.tokens))
     for a, b in pairs
   ]
-  return _learned(longest, drawn)._replace(variants=variants)
+  every = [each for pair in pairs for each in pair if each is not None]
+  return _learned(longest, drawn)._replace(
+    variants=variants, beginning=packing.common_beginning(every)
+  )
 
 
 def held_out(
@@ -280,4 +287,7 @@ def _learned(
     if example is not None
   )
   tokens = sum(len(example.tokens) - example.prompt for example in found)
-  return Learned(found, len(made) - len(found), retrieved, tokens)
+  beginning = packing.common_beginning(found)
+  return Learned(
+    found, len(made) - len(found), retrieved, tokens, beginning=beginning
+  )

@@ -45,7 +45,7 @@ class Recipe:
   density: float = 0.01
   learning_rate: float | None = None
   epochs: float = 5.0
-  rows: int = 2
+  rows: int = 1
   length: int = prompts.LENGTH
   raft: lettering.Raft | None = None
   dropout: float = 0.0
@@ -87,7 +87,13 @@ def plan(recipe: Recipe, learned: lettering.Learned) -> tuple[plans.Plan, int]:
   """
   if not 0 < recipe.epochs < math.inf:
     raise ValueError(f"epochs must be above 0, got {recipe.epochs}")
-  found = packing.packed(learned.examples, 1, recipe.length, seed=recipe.seed)
+  found = packing.packed(
+    learned.examples,
+    1,
+    recipe.length,
+    seed=recipe.seed,
+    beginning=learned.beginning,
+  )
   rows = max(min(recipe.rows, found.per_epoch), 1)
   steps = math.ceil(recipe.epochs * found.per_epoch / rows)
   made = plans.Plan(
@@ -140,7 +146,11 @@ def tune(
   )
   made, rows = plan(recipe, learned)
   with costs.measured() as cost:
-    tuned = tuner.on(learned.examples, variants=learned.variants).tune(
+    tuned = tuner.on(
+      learned.examples,
+      variants=learned.variants,
+      beginning=learned.beginning,
+    ).tune(
       made,
       workdir,
       rows=rows,

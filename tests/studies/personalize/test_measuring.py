@@ -92,13 +92,25 @@ def test_each_epoch_may_draw_anew_which_prompts_have_earlier_mails(kim):
       )
   assert texts(anew.variants(1)) != texts(anew.variants(2))
   # Training sees them, in rows that are filled by the longest.
-  made = packing.packed(anew.examples, 2, 400, seed=0, variants=anew.variants)
+  head = anew.examples[0].tokens[: anew.beginning].tolist()
+  assert len(head) > 10
+  made = packing.packed(
+    anew.examples,
+    2,
+    400,
+    seed=0,
+    variants=anew.variants,
+    beginning=len(head),
+  )
   for epoch in (0, 2):
     seen = []
     for number in range(made.per_epoch):
       batch = made[epoch * made.per_epoch + number]
       for tokens, parts in zip(batch["tokens"], batch["segments"], strict=True):
-        seen += [tokens[parts == n].tolist() for n in range(1, parts.max() + 1)]
+        assert tokens[parts < 0].tolist() == head
+        seen += [
+          head + tokens[parts == n].tolist() for n in range(1, parts.max() + 1)
+        ]
     known = texts(anew.variants(epoch))
     assert seen
     assert all(text in known for text in seen)

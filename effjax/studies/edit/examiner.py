@@ -158,20 +158,39 @@ def examine(
   )
 
 
+def counts(many: Sequence[Asked]) -> np.ndarray:
+  """Count the prompts of each set.
+
+  Args:
+    many: Prompts of the edits of each model.
+
+  Returns:
+    Whole numbers [models, edits, sets].
+  """
+  numbers = [np.asarray(asked.sets) for asked in many]
+  size = many[0].names.shape[1]
+  return np.stack(
+    [(own[..., None] == np.arange(size)).sum(axis=1) for own in numbers]
+  )
+
+
 def summary(
-  names: Sequence[str], measured: Mapping[str, Any]
+  names: Sequence[str], measured: Mapping[str, Any], count: np.ndarray
 ) -> dict[str, np.ndarray]:
   """Sum sets up to what is compared.
 
   Args:
     names: The sets.
-    measured: By measure [..., sets].
+    measured: By measure [models, arms, rates, edits, ..., sets].
+    count: Prompts of each set, see `counts`.
 
   Returns:
-    `efficacy`, `preservation`, `preservation_min`, `locality`, `old_recall`,
-    `generalization`, `score`, the harmonic mean of efficacy and preservation,
-    and `aggregate`, that of efficacy, generalization if it is measured, and
-    locality, each [...]; and the accuracy of every set as `set/NAME`.
+    `efficacy`, `preservation`, the mean over sets that should stay, and
+    `preservation_min`; `locality`, the share of all their prompts that are
+    answered as before; `old_recall`, `generalization`, `score`, the harmonic
+    mean of efficacy and preservation, and `aggregate`, that of efficacy,
+    generalization if it is measured, and locality, each [...]; and the
+    accuracy of every set as `set/NAME`.
   """
   accuracy = np.asarray(measured["accuracy"], np.float64)
   agreed = np.asarray(measured["agreement"], np.float64)
@@ -179,12 +198,13 @@ def summary(
   stays = metrics.preservation({n: of[n] for n in metrics.PRESERVED if n in of})
   kept = [i for i, n in enumerate(names) if n in metrics.PRESERVED]
   nothing = np.full(accuracy.shape[:-1], np.nan)
-  there = ~np.isnan(agreed[..., kept])
-  agreements = np.where(there, agreed[..., kept], 0.0).sum(axis=-1)
+  weights = _beside(count, agreed.ndim)[..., kept]
+  weights = np.where(np.isnan(agreed[..., kept]), 0, weights)
+  agreements = np.where(weights > 0, agreed[..., kept] * weights, 0).sum(-1)
   e, p = of["edited"], np.asarray(stays.mean, np.float64)
   with np.errstate(invalid="ignore", divide="ignore"):
     score = np.where(e * p > 0, 2 * e * p / (e + p), 0.0)
-    local = agreements / there.sum(axis=-1)
+    local = agreements / weights.sum(axis=-1)
   terms = [e, *([of["paraphrase"]] if "paraphrase" in of else []), local]
   return {
     "efficacy": e,
@@ -196,3 +216,9 @@ def summary(
     "score": np.where(np.isnan(e) | np.isnan(p), np.nan, score),
     "aggregate": np.asarray(metrics.harmonic_mean(np.stack(terms, -1))),
   } | {f"set/{name}": value for name, value in of.items()}
+
+
+def _beside(count: np.ndarray, axes: int) -> np.ndarray:
+  """Give counts [models, edits, sets] the axes of measures beside them."""
+  models, edits, sets = count.shape
+  return count.reshape(models, 1, 1, edits, *(1,) * (axes - 5), sets)

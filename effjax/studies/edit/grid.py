@@ -59,13 +59,29 @@ def swept(
     _stack([_grid(runner, *one, place) for one in several]),
   )
   for _ in range(config.extensions):
-    wanted = _beyond(found, names, edited[0].names, config.tuning)
+    wanted = _beyond(found, names, edited, config.tuning)
     if not wanted:
       break
     for rate, own in wanted.items():
       added = _stack([_few(runner, *one, place, rate, own) for one in several])
       found = _joined(found, rate, [names.index(name) for name in own], added)
   return found
+
+
+def summed_up(
+  values: Mapping[str, np.ndarray], edited: Sequence[tasks.Tasks]
+) -> dict[str, np.ndarray]:
+  """Sum sets up to what is compared, see `examiner.summary`.
+
+  Args:
+    values: By measure [models, arms, rates, edits, ..., sets].
+    edited: The edits of each model.
+
+  Returns:
+    By measure [models, arms, rates, edits, ...].
+  """
+  asked = [own.data.asked for own in edited]
+  return examiner.summary(edited[0].names, values, examiner.counts(asked))
 
 
 def count(values: Mapping[str, np.ndarray]) -> int:
@@ -127,10 +143,13 @@ def _timed(runner, model, own, seed, rates, names, place):
 
 
 def _beyond(
-  found: Swept, names: Sequence[str], sets: Sequence[str], tuning: int
+  found: Swept,
+  names: Sequence[str],
+  edited: Sequence[tasks.Tasks],
+  tuning: int,
 ) -> dict[float, list[str]]:
   """List the rates that arms are to be tried at next."""
-  measures = examiner.summary(sets, found.values)
+  measures = summed_up(found.values, edited)
   edges, there = findings.at_edges(measures, tuning), findings.tried(measures)
   wanted: dict[float, list[str]] = {}
   for a, name in enumerate(names):

@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 from effjax.studies.edit import (
-  examiner,
   findings,
   grid,
   load_page,
@@ -72,7 +71,7 @@ def _loaded(config: Any, count: int, place: pathlib.Path) -> dict[str, Any]:
   about, models, edited = study.learned(own, place)
   runner = runs.Runner(about, own)
   rates, values = grid.swept(runner, models, edited, place)
-  measures = examiner.summary(edited[0].names, values)
+  measures = grid.summed_up(values, edited)
   given = list(own.arms), own.mixes, measures, own.tuning
   return {
     "subjects": count,

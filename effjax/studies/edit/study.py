@@ -20,7 +20,6 @@ from effjax.studies.edit import (
   arms,
   closed_forms,
   closed_forms_page,
-  examiner,
   findings,
   grid,
   interplay,
@@ -60,10 +59,10 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   runner = runs.Runner(about, config)
   rates, values = grid.swept(runner, models, edited, place)
   names = edited[0].names
-  measures = examiner.summary(names, values)
+  measures = grid.summed_up(values, edited)
   closed = (
-    examiner.summary(
-      names, _closed(about, config, models, edited, place / "closed_forms")
+    grid.summed_up(
+      _closed(about, config, models, edited, place / "closed_forms"), edited
     )
     if forms
     else {}

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from effjax.studies.edit import examiner, findings, grid
+from effjax.studies.edit import findings, grid
 
 ARMS = ("full", "lora1")
 BEST = {"full": 1e-2, "lora1": 0.0}  # the second edits the better, the lower
@@ -41,7 +41,13 @@ class Runner:
 
 @pytest.fixture
 def subject():
-  own = types.SimpleNamespace(names=("edited", "reg_data"))
+  # Two edits, with a prompt of one set and three of the other.
+  asked = types.SimpleNamespace(
+    sets=np.array([[0, 1, 1, 1]] * 2), names=np.ones((2, 2), bool)
+  )
+  own = types.SimpleNamespace(
+    names=("edited", "reg_data"), data=types.SimpleNamespace(asked=asked)
+  )
   model = types.SimpleNamespace(params=None)
   return [model, model], [own, own]
 
@@ -56,7 +62,7 @@ def test_an_arm_is_tried_on_until_its_best_rate_is_inside(subject, tmp_path):
   below = sorted(rate for _, name, rate in runner.ran if rate < 1e-3)
   assert below == sorted([3e-4, 1e-4, 3e-5, 1e-5] * 2)  # two models
   assert rates == (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-  measures = examiner.summary(subject[1][0].names, values)
+  measures = grid.summed_up(values, subject[1])
   tried = findings.tried(measures)
   np.testing.assert_array_equal(tried[0], [False] * 4 + [True] * 4)
   np.testing.assert_array_equal(tried[1], [True] * 6 + [False] * 2)
@@ -84,7 +90,7 @@ def test_no_extension_is_the_grid(subject, tmp_path):
 def test_rates_are_matched_where_every_arm_was_tried(subject, tmp_path):
   names, mixes = list(ARMS), ["edit_only"]
   _, values = grid.swept(Runner(extensions=4), *subject, tmp_path)
-  measures = examiner.summary(subject[1][0].names, values)
+  measures = grid.summed_up(values, subject[1])
   rows = findings.claims(names, mixes, measures, 1)
   matched = {row["settings"] for row in rows if row["protocol"] == "matched"}
   assert matched == {2 * 2}  # models, rates of the grid

@@ -306,12 +306,21 @@ def test_the_aggregate_is_of_what_there_is(paraphrased):
   names = ["edited", "with_same_rel", "reg_data", "paraphrase"]
   accuracy = np.array([[0.8, 1.0, 0.6, 0.4], [0.0, 1.0, 1.0, 1.0]])
   agreement = np.array([[0.1, 0.5, 0.7, 0.2], [0.1, 1.0, 1.0, 1.0]])
-  count = 4 if paraphrased else 3
+  kept = 4 if paraphrased else 3
+  # One model, arm and rate, two edits; three unrelated facts are asked for.
   found = examiner.summary(
-    names[:count],
-    {"accuracy": accuracy[:, :count], "agreement": agreement[:, :count]},
+    names[:kept],
+    {
+      "accuracy": accuracy[None, None, None, :, :kept],
+      "agreement": agreement[None, None, None, :, :kept],
+    },
+    np.array([[[5, 1, 3, 5]] * 2])[..., :kept],
   )
-  terms = [0.8, 0.4, 0.6] if paraphrased else [0.8, 0.6]
+  # Of the four prompts that should stay, whatever their sets.
+  local = (0.5 + 3 * 0.7) / 4
+  terms = [0.8, 0.4, local] if paraphrased else [0.8, local]
   wanted = len(terms) / sum(1 / x for x in terms)
-  np.testing.assert_allclose(found["aggregate"], [wanted, 0.0], rtol=1e-6)
-  np.testing.assert_allclose(found["score"][0], 2 / (1 / 0.8 + 1 / 0.8))
+  one = {name: value[0, 0, 0] for name, value in found.items()}
+  np.testing.assert_allclose(one["locality"], [local, 1.0])
+  np.testing.assert_allclose(one["aggregate"], [wanted, 0.0], rtol=1e-6)
+  np.testing.assert_allclose(one["score"][0], 2 / (1 / 0.8 + 1 / 0.8))

@@ -52,19 +52,21 @@ def summary(results: Mapping[str, Any], mixes: Mapping[str, str]) -> str:
       told["later"].append(where)
   count = len(results["relearning"])
   lines = [
-    f"{text} after {len(told[key])} of {count} kinds of edits"
-    + (f" ({'; '.join(told[key])})" if told[key] else "")
+    f"- **{text}**: after {len(told[key])} of {count} kinds of edits"
+    + (f" ({'; '.join(told[key])})." if told[key] else ".")
     for key, text in (
-      ("half", "in less than half of the steps"),
-      ("sooner", "sooner, but not surely in half"),
-      ("later", "later"),
+      ("half", "In less than half of the steps"),
+      ("sooner", "Sooner, but not surely in half of the steps"),
+      ("later", "Later"),
     )
   ]
   return (
-    "Taught again by one recipe, old facts come back, beside new facts taught"
-    f" to the model before the edit: {', '.join(lines)} (intervals over models"
-    " that leave out 1 or one half). Near 0 an edit has hidden the old value;"
-    " at 1 it has erased it."
+    "Old facts were taught to edited models again, and new facts to the models"
+    " before the edit, by one recipe. Where old facts come back at once, the"
+    " edit has only hidden them; where they take as long as new ones, it has"
+    " erased them. Beside new facts, old ones come back\n\n"
+    + "\n".join(lines)
+    + "\n\nIt counts where the interval over models leaves out 1, or one half."
   )
 
 

@@ -137,7 +137,7 @@ def test_the_table_counts_edits_that_held(config):
     ],
   }
   text = relearning_page.summary(found, MIXES)
-  assert "in less than half of the steps after 1 of 2" in text
+  assert "In less than half of the steps**: after 1 of 2" in text
   assert len(relearning_page.section(found, MIXES).elements) == 3
 
 

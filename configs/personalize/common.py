@@ -156,7 +156,7 @@ def build(
       ),
       drafts=dict(
         max_tokens=pick(256, 128, 24),
-        batch=8,
+        batch=pick(48, 16, 8),
         temperature=0.7,
         top_k=50,
         top_p=0.7,

@@ -1,12 +1,14 @@
 """What the report tells of old facts that are taught again."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from effjax.studies import elements, figures
 from effjax.studies.edit import findings
 
 _SOON = 0.5  # of the steps that new facts take
+_FEW = 3  # arms that are named
 
 
 def section(
@@ -41,33 +43,47 @@ def summary(results: Mapping[str, Any], mixes: Mapping[str, str]) -> str:
   Returns:
     Text.
   """
-  titles = findings.titles(results)
-  told = {"sooner": [], "half": [], "later": []}
-  for row in results["relearning"]:
-    where = f"{titles[row['arm']]} {mixes.get(row['mix'], row['mix'])}"
-    low, high = (elements.number(row["ratio"][k]) for k in ("low", "high"))
-    if high < 1:
-      told["half" if high < _SOON else "sooner"].append(where)
-    if low > 1:
-      told["later"].append(where)
-  count = len(results["relearning"])
-  lines = [
-    f"- **{text}**: after {len(told[key])} of {count} kinds of edits"
-    + (f" ({'; '.join(told[key])})." if told[key] else ".")
-    for key, text in (
-      ("half", "In less than half of the steps"),
-      ("sooner", "Sooner, but not surely in half of the steps"),
-      ("later", "Later"),
+  lines = []
+  for mix in results["mixes"]:
+    rows = [row for row in results["relearning"] if row["mix"] == mix]
+    parts = [
+      _told(text, [row for row in rows if holds(*_interval(row))], results)
+      for text, holds in _TOLD.items()
+    ]
+    ratios = [elements.number(row["ratio"]["estimate"]) for row in rows]
+    known = [ratio for ratio in ratios if not math.isnan(ratio)]
+    span = f" {min(known):.2f} to {max(known):.2f} of" if known else ""
+    lines.append(
+      f"- Edited {mixes.get(mix, mix)}, by {len(rows)} arms: in{span} the steps"
+      f" that new facts take; {', '.join(parts)}."
     )
-  ]
   return (
     "Old facts were taught to edited models again, and new facts to the models"
     " before the edit, by one recipe. Where old facts come back at once, the"
     " edit has only hidden them; where they take as long as new ones, it has"
-    " erased them. Beside new facts, old ones come back\n\n"
+    " erased them. Old facts come back:\n\n"
     + "\n".join(lines)
     + "\n\nIt counts where the interval over models leaves out 1, or one half."
   )
+
+
+# By interval of the ratio; the second leaves out what the first has.
+_TOLD = {
+  "in less than half of them": lambda low, high: high < _SOON,
+  "sooner, but not surely in half": lambda low, high: _SOON <= high < 1,
+  "later": lambda low, high: low > 1,
+}
+
+
+def _interval(row: Mapping[str, Any]) -> list[float]:
+  return [elements.number(row["ratio"][end]) for end in ("low", "high")]
+
+
+def _told(text: str, rows: Sequence[Mapping], results: Mapping) -> str:
+  titles = findings.titles(results)
+  few = 0 < len(rows) <= _FEW
+  names = f" ({'; '.join(titles[row['arm']] for row in rows)})" if few else ""
+  return f"{text} after {len(rows)}{names}"
 
 
 def plot(results: Mapping[str, Any], mixes: Mapping[str, str]) -> elements.Plot:

@@ -137,7 +137,8 @@ def test_the_table_counts_edits_that_held(config):
     ],
   }
   text = relearning_page.summary(found, MIXES)
-  assert "In less than half of the steps**: after 1 of 2" in text
+  assert "in 0.20 to 1.03 of the steps" in text
+  assert "in less than half of them after 1 (full)" in text
   assert len(relearning_page.section(found, MIXES).elements) == 3
 
 

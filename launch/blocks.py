@@ -371,6 +371,9 @@ BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
   "personalize_authors": functools.partial(
     blocks_personalize.table, name="personalize_authors"
   ),
+  "personalize_ablations": functools.partial(
+    blocks_personalize.table, name="personalize_ablations"
+  ),
   "edit": blocks_edit.table,
   "edit_nested": functools.partial(blocks_edit.table, name="edit_nested"),
   "edit_load": blocks_edit.loads,

@@ -58,7 +58,7 @@ def _sentences(results: Mapping[str, Any]) -> list[str]:
   parts = [
     _differences(results),
     _cross(results),
-    _sizes(results),
+    _varied(results),
     _privacy(results),
   ]
   return [line for part in parts if part for line in (part, "")]
@@ -98,16 +98,29 @@ def _cross(results: Mapping[str, Any]) -> str:
   )
 
 
-def _sizes(results: Mapping[str, Any]) -> str:
-  rows = results["panels"].get("sizes") or []
-  if len(rows) < 2:
+# What panels vary.
+_VARIED = {
+  "sizes": "the mails learned from",
+  "ranks": "rank",
+  "densities": "density of the sparse part",
+  "bases": "how the weights are kept that are not trained",
+}
+
+
+def _varied(results: Mapping[str, Any]) -> str:
+  panels, parts = results["panels"], []
+  for name, called in _VARIED.items():
+    rows = panels.get(name) or []
+    if rows:
+      curve = ", ".join(
+        f"{row['value']}: {interval(row['bleu'], 3)}" for row in rows
+      )
+      parts.append(f"by {called}: {curve}")
+  if not parts:
     return ""
-  curve = ", ".join(
-    f"{row['value']}: {interval(row['bleu'], 3)}" for row in rows
-  )
   return (
-    f"Panza-BLEU of {results['panels']['arm']} by the mails learned from"
-    f" ({results['panels']['person']}): {curve}."
+    f"Panza-BLEU of {panels['arm']} ({panels['person']}, one seed)"
+    f" {'; '.join(parts)}."
   )
 
 

@@ -136,6 +136,7 @@ def test_the_block_of_the_readme(finished, tmp_path, monkeypatch):
     "arm": "LoRA",
     "person": "kim",
     "sizes": [{"value": n, "bleu": lora["bleu"]} for n in (0, 16)],
+    "bases": [{"value": "nf4", "bleu": lora["bleu"]}],
   }
   row = {"title": "LoRA", "repeats": [1, 2], "exposure": [0.5, 3], "most": 3}
   kept["privacy"] = {"rows": [row]}
@@ -146,7 +147,8 @@ def test_the_block_of_the_readme(finished, tmp_path, monkeypatch):
   assert "another class of model" in text
   own = results["cross"]["lora"]["dominant"]["bleu"]
   assert f"LoRA: BLEU in {own['rows']} of 2 rows" in text
-  assert "by the mails learned from (kim): 0: " in text
+  assert "LoRA (kim, one seed) by the mails learned from: 0: " in text
+  assert "how the weights are kept that are not trained: nf4: " in text
   assert (
     "planted in 1, 2 mails (at most 3.0, by chance 1.4): LoRA 0.5, 3.0" in text
   )

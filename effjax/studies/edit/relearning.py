@@ -39,18 +39,9 @@ class Relearning:
     Args:
       runner: It; `relearning` of its configuration has the `arms`, and the
         `rate` and number of `steps` of the recipe.
-
-    Raises:
-      ValueError: If an arm is not among those of the study.
     """
     self.runner, self.config = runner, runner.config
     self.options = self.config.relearning
-    absent = [n for n in self.options.arms if n not in self.config.arms]
-    if absent:
-      raise ValueError(
-        f"relearning.arms holds {absent[0]!r}, which is not among the arms of"
-        " the study, so that no learning rate is chosen for it"
-      )
     self._lessons = sweep.Sweep(runner.about.module, every=1)
 
   def __call__(

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -53,7 +54,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
   workdirs.start(place, config)
   started, worked = time.monotonic(), time.process_time()
   given = outline(config)
-  _check_interplay(config)
+  _check_stages(config)
   forms = closed_forms.forms(config.closed_forms, config.model.layers)
   about, models, edited = learned(config, place)
   runner = runs.Runner(about, config)
@@ -167,6 +168,18 @@ def learned(
   return about, models, tasks.aligned(edited)
 
 
+def _check_stages(config: Any) -> None:
+  """Refuse options of the last stages before the first one begins."""
+  interplay.levels(config.interplay)
+  for stage in ("interplay", "relearning"):
+    absent = [n for n in config[stage].arms if n not in config.arms]
+    if absent:
+      raise ValueError(
+        f"{stage}.arms holds {absent[0]!r}, which is not among the arms of the"
+        " study, so that no learning rate is chosen for it"
+      )
+
+
 def _closed(
   about: pretraining.Subject,
   config: Any,
@@ -174,20 +187,9 @@ def _closed(
   edited: list[tasks.Tasks],
   place: pathlib.Path,
 ) -> dict[str, np.ndarray]:
-  """Edit every model by closed forms, or read what that gave before."""
-  found = []
-  for seed, model, own in zip(config.seeds, models, edited, strict=True):
-    path = place / f"seed{seed}.safetensors"
-    if not path.is_file():
-      place.mkdir(parents=True, exist_ok=True)
-      started = time.process_time()
-      safetensors.write(
-        path, closed_forms.run(about, config, model.params, own)
-      )
-      spent = time.process_time() - started
-      print(f"seed {seed}: closed forms, {spent:.0f} CPU s", flush=True)
-    found.append(safetensors.read(path))
-  return {k: np.stack([own[k] for own in found]) for k in found[0]}
+  """Edit every model by closed forms."""
+  make = lambda seed, base, own: closed_forms.run(about, config, base, own)
+  return _each(config.seeds, models, edited, place, "closed forms", make)
 
 
 def _taught(
@@ -197,34 +199,14 @@ def _taught(
   chosen: np.ndarray,
   place: pathlib.Path,
 ) -> dict[str, np.ndarray]:
-  """Teach old facts to edited models, or read what that gave before."""
+  """Teach old facts to edited models, if any arm is asked for."""
   config = runner.config
   if not config.relearning.arms:
     return {}
   stage = relearning.Relearning(runner)
   rates = chosen[[list(config.arms).index(n) for n in config.relearning.arms]]
-  found = []
-  for seed, model, own in zip(config.seeds, models, edited, strict=True):
-    path = place / f"seed{seed}.safetensors"
-    if not path.is_file():
-      place.mkdir(parents=True, exist_ok=True)
-      started = time.process_time()
-      safetensors.write(path, stage(model.params, own, seed, rates))
-      spent = time.process_time() - started
-      print(f"seed {seed}: taught again, {spent:.0f} CPU s", flush=True)
-    found.append(safetensors.read(path))
-  return {k: np.stack([own[k] for own in found]) for k in found[0]}
-
-
-def _check_interplay(config: Any) -> None:
-  """Refuse options of the last stage before the first one begins."""
-  interplay.levels(config.interplay)
-  absent = [n for n in config.interplay.arms if n not in config.arms]
-  if absent:
-    raise ValueError(
-      f"interplay.arms holds {absent[0]!r}, which is not among the arms of the"
-      " study, so that no learning rate is chosen for it"
-    )
+  make = lambda seed, base, own: stage(base, own, seed, rates)
+  return _each(config.seeds, models, edited, place, "taught again", make)
 
 
 def _compressed(
@@ -235,21 +217,32 @@ def _compressed(
   chosen: np.ndarray,
   place: pathlib.Path,
 ) -> dict[str, np.ndarray]:
-  """Compress and edit every model, or read what that gave before."""
-  numbers = [list(config.arms).index(name) for name in config.interplay.arms]
-  rates = chosen[numbers]
+  """Compress and edit every model."""
+  rates = chosen[[list(config.arms).index(n) for n in config.interplay.arms]]
   programs = interplay.Interplay(about, config)
+  make = lambda seed, base, own: programs(base, own, seed, rates, place)
+  told = "compressed and edited"
+  return _each(config.seeds, models, edited, place, told, make)
+
+
+def _each(
+  seeds: Sequence[int],
+  models: list[pretraining.Pretrained],
+  edited: list[tasks.Tasks],
+  place: pathlib.Path,
+  told: str,
+  make: Callable[[int, Any, tasks.Tasks], dict[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+  """Do something with every model, or read what that gave before."""
   found = []
-  for seed, model, own in zip(config.seeds, models, edited, strict=True):
+  for seed, model, own in zip(seeds, models, edited, strict=True):
     path = place / f"seed{seed}.safetensors"
     if not path.is_file():
       place.mkdir(parents=True, exist_ok=True)
       started = time.process_time()
-      safetensors.write(path, programs(model.params, own, seed, rates, place))
+      safetensors.write(path, make(seed, model.params, own))
       spent = time.process_time() - started
-      print(
-        f"seed {seed}: compressed and edited, {spent:.0f} CPU s", flush=True
-      )
+      print(f"seed {seed}: {told}, {spent:.0f} CPU s", flush=True)
     found.append(safetensors.read(path))
   return {k: np.stack([own[k] for own in found]) for k in found[0]}
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from effjax.studies import edit
 from effjax.studies.edit import (
   pretraining,
   relearning,
@@ -142,9 +143,9 @@ def test_the_table_counts_edits_that_held(config):
   assert len(relearning_page.section(found, MIXES).elements) == 3
 
 
-def test_an_arm_without_a_rate_is_refused(config, subject):
+def test_an_arm_without_a_rate_is_refused_at_once(config, tmp_path):
   wrong = config.copy_and_resolve_references()
   with wrong.unlocked():
-    wrong.relearning.arms = ("ia3",)
+    wrong.interplay.arms, wrong.relearning.arms = ("full",), ("ia3",)
   with pytest.raises(ValueError, match=r"relearning\.arms holds 'ia3'"):
-    relearning.Relearning(runs.Runner(subject[0], wrong))
+    edit.run(wrong, str(tmp_path))

@@ -43,15 +43,15 @@ def test_lessons_are_the_facts_before_and_after(config, subject):
   about, _, own = subject
   data = relearning.lessons(about, own, 3)
   assert data.drawn.shape == (2, 2, 3, config.edit.count)
-  for edit, made in enumerate(own.made):
+  for place, made in enumerate(own.made):
     for lesson, facts in enumerate((made.edit.old, made.edit.new)):
-      rows = np.asarray(data.drawn[lesson, edit, 0])
-      taught = np.asarray(data.targets[edit][rows])[:, 0]
+      rows = np.asarray(data.drawn[lesson, place, 0])
+      taught = np.asarray(data.targets[place][rows])[:, 0]
       # As they are asked for.
       name = relearning.LESSONS[lesson]
       number = own.names.index(name)
-      asked = np.asarray(data.asked.sets[edit]) == number
-      answers = np.asarray(data.asked.targets[edit])[asked]
+      asked = np.asarray(data.asked.sets[place]) == number
+      answers = np.asarray(data.asked.targets[place])[asked]
       assert sorted(taught) == sorted(answers), name
       assert len(taught) == len(facts)
   # Nothing else is asked for.

@@ -206,7 +206,8 @@ def loads(results: Mapping[str, Any]) -> str:
     f" that was chosen so; models of seeds {seeds}, {results['reported']} edits"
     " of each, ± half of the 95 % interval of Student's t over models.",
     "",
-    origin(results),
+    # As above.
+    origin({**results, "seconds": None}),
   ]
   return "\n".join(lines) + "\n"
 

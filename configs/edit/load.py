@@ -4,7 +4,7 @@
 
 Models of 25 thousand block parameters learn from 0.05 to 0.5 bits of facts for
 each of them; each is edited at full rank, at low rank and in some blocks only.
-Three models a load; about half an hour of CPU time. `:quick` takes two minutes.
+Three models a load; about 25 minutes of CPU time. `:quick` takes two minutes.
 """
 
 from configs.edit import common

@@ -30,6 +30,7 @@ def config():
     found.arms = ("full", "full_attention", "lora1")
     found.rates = (1e-3, 3e-3)
     found.interplay.update(arms=("full", "lora1"), sparsities=(0.9,))
+    found.relearning.arms = ("full", "lora1")
     found.interplay.update(relearned=(0.8,), steps=100)
     found.tuning, found.reported, found.steps = 1, 1, 16
   return found

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from effjax.io import safetensors
+from effjax.studies import learning_rates
 from effjax.studies.edit import (
   examiner,
   findings,
@@ -156,25 +157,9 @@ def _beyond(
     rates = [r for r, yes in zip(found.rates, there[a], strict=True) if yes]
     for side in (-1, 1):
       if len(rates) > 1 and side in edges[a]:
-        wanted.setdefault(following(rates, side), []).append(name)
+        rate = learning_rates.following(rates, side)
+        wanted.setdefault(rate, []).append(name)
   return wanted
-
-
-def following(rates: Sequence[float], side: int) -> float:
-  """Return the learning rate behind a grid: a decade from the last but one.
-
-  Args:
-    rates: At least two, ascending.
-    side: 1 for a higher rate, -1 for a lower one.
-
-  Returns:
-    The rate.
-
-  >>> following([1e-4, 3e-4, 1e-3, 3e-3], 1), following([1e-4, 3e-4], -1)
-  (0.01, 3e-05)
-  """
-  near = rates[-2] * 10 if side > 0 else rates[1] / 10
-  return float(f"{near:.6g}")
 
 
 def _joined(found: Swept, rate, numbers, added) -> Swept:

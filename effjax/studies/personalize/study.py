@@ -11,11 +11,14 @@ import os
 import pathlib
 from typing import Any
 
+from effjax.studies import learning_rates
 from effjax.studies.personalize import arms, findings, page, points
 from effjax.studies.personalize.points import Point
 from effjax.studies.personalize.runner import Runner
 from effjax.studies.results import publish
 from effjax.training import workdir as workdirs
+
+_BEYOND = 2  # learning rates behind a grid
 
 
 def run(config: Any, workdir: str) -> dict[str, Any]:
@@ -66,6 +69,9 @@ def tune_rates(
 ) -> tuple[dict[str, float], dict[str, list]]:
   """Find the learning rate of what is trained, on the first person.
 
+  Where the best is the lowest or the highest that was tried, the next one is
+  tried too, twice at most.
+
   Args:
     runner: The runner.
     chosen: The arms.
@@ -84,17 +90,30 @@ def tune_rates(
     rates[kind], tried[kind] = grid[0], []
     if len(grid) == 1:
       continue
-    for rate in grid:
-      arm, first = arms.find(kind), config.seeds[0]
-      point = points.of_arm(
-        config, config.data.persons[0], arm, {kind: rate}, first
-      )
-      point = dataclasses.replace(point, validation=True)
-      loss = runner.examine(point)["validation"]["loss"]
-      tried[kind].append({"rate": rate, "loss": loss})
-    best = min(tried[kind], key=lambda one: one["loss"])
-    rates[kind] = best["rate"]
+    losses = {rate: _validated(runner, kind, rate) for rate in grid}
+    for _ in range(_BEYOND):
+      known, best = sorted(losses), min(losses, key=losses.__getitem__)
+      if best not in (known[0], known[-1]):
+        break
+      rate = learning_rates.following(known, 1 if best == known[-1] else -1)
+      losses[rate] = _validated(runner, kind, rate)
+    tried[kind] = [{"rate": r, "loss": losses[r]} for r in sorted(losses)]
+    rates[kind] = min(losses, key=losses.__getitem__)
   return rates, tried
+
+
+def _validated(runner: Runner, kind: str, rate: float) -> float:
+  """Return the loss on mails of the first person that were held out."""
+  config = runner.config
+  point = points.of_arm(
+    config,
+    config.data.persons[0],
+    arms.find(kind),
+    {kind: rate},
+    config.seeds[0],
+  )
+  point = dataclasses.replace(point, validation=True)
+  return runner.examine(point)["validation"]["loss"]
 
 
 def main_points(

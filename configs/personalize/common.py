@@ -23,9 +23,9 @@ RATES = {
 
 
 EPOCHS = 2.0
-NOTHING = dict(
-  arm="rosa", sizes=(), epochs=(), ranks=(), densities=(), bases=()
-)
+NOTHING = dict(arm="rosa", sizes=(), ranks=(), densities=(), bases=())
+# Mails to learn from, where there are more; all learn from as many tokens.
+SIZES = dict(sizes=(25, 50, 75, 100))
 
 
 def parse(arg: str, persons: tuple[str, ...], arms: tuple[str, ...] = ARMS):
@@ -66,20 +66,6 @@ def parse(arg: str, persons: tuple[str, ...], arms: tuple[str, ...] = ARMS):
       )
     chosen = (options.persona,)
   return options, chosen
-
-
-def sizes(total: int) -> dict:
-  """Vary the number of mails; all learn from as many tokens.
-
-  Args:
-    total: Mails of the first person to learn from.
-
-  Returns:
-    `panels` for `build`.
-  """
-  few = [count for count in (25, 50, 75, 100) if count < total]
-  epochs = tuple(round(EPOCHS * total / count, 2) for count in few)
-  return dict(sizes=tuple(few), epochs=epochs)
 
 
 def build(

@@ -28,5 +28,5 @@ def get_config(arg: str = ""):
     instructions="extracted" if small else "model",
     data=dict(kind="panza"),
     cross=("lora", "rosa"),
-    panels=common.sizes(132),
+    panels=common.SIZES,
   )

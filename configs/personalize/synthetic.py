@@ -29,6 +29,6 @@ def get_config(arg: str = ""):
     instructions="given",
     data=dict(kind="synthetic", mails=count, show_texts=True),
     cross=("lora", "rosa"),
-    panels=common.sizes(96),
+    panels=common.SIZES,
     planted=("full", "lora", "rosa"),
   )

@@ -275,8 +275,10 @@ def panels(
   sizes = {}
   if chosen.sizes:
     sizes[0] = Point(person=person, seed=seed)
-    for size, epochs in zip(chosen.sizes, chosen.epochs, strict=True):
+    for size in chosen.sizes:
       if size < total:
+        # Few mails are learned from as often as it takes to learn as much.
+        epochs = round(config.epochs * total / size, 2)
         sizes[size] = change(point, size=size, epochs=epochs)
     sizes[total] = point
   varied = {

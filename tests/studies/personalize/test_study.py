@@ -74,7 +74,7 @@ def test_rates_retrieval_panels_and_secrets(config, tmp_path):
     whole.rates.lora, whole.rates.rosa = (0.01, 0.02), (0.01,)
     whole.data.update(persons=("kim",), show_texts=False)
     whole.update(cross=(), density=0.05)
-    whole.panels.update(sizes=(8,), epochs=(1.0,), bases=("int8",))
+    whole.panels.update(sizes=(8,), bases=("int8",))
     whole.privacy.update(arms=("lora",), repeats=(1, 2), candidates=7)
   results = personalize.run(whole, str(tmp_path))
   tried = results["tried"]["lora"]
@@ -88,6 +88,12 @@ def test_rates_retrieval_panels_and_secrets(config, tmp_path):
   sizes = results["panels"]["sizes"]
   found = [(row["value"], row["mails"]) for row in sizes]
   assert found == [(0, 16), (8, 8), (16, 16)]
+  # Half of the mails are learned from twice as often.
+  few = {
+    p.parent.name for p in tmp_path.rglob("facts.json") if "size8" in str(p)
+  }
+  assert len(few) == 1
+  assert f"epochs{2 * whole.epochs:g}_" in few.pop()
   assert [row["value"] for row in results["panels"]["bases"]] == ["int8"]
   rows = results["privacy"]["rows"]
   assert [row["arm"] for row in rows] == ["pretrained", "lora"]

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from launch import configuring
+from launch import configuring, memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -248,4 +248,5 @@ def _change(options: argparse.Namespace, model: Any, wanted: list[Any]) -> Any:
 
 
 if __name__ == "__main__":
+  memory.use_huge_pages()
   sys.exit(main())

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from launch import configuring
+from launch import configuring, memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -231,4 +231,5 @@ def _save(
 
 
 if __name__ == "__main__":
+  memory.use_huge_pages()
   sys.exit(main())

@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from launch import configuring
+from launch import configuring, memory
 
 # What --quick takes where nothing else is given.
 _QUICK = {"epochs": 1.0, "mails": 60, "tested": 4, "instructions": "extracted"}
@@ -321,4 +321,5 @@ def _command(options: argparse.Namespace, folder: Any) -> str:
 
 
 if __name__ == "__main__":
+  memory.use_huge_pages()
   sys.exit(main())

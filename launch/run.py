@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from configs import common
-from launch import configuring
+from launch import configuring, memory
 
 Study = Callable[[Any, str], Any]
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -326,4 +326,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+  memory.use_huge_pages()
   sys.exit(main())

@@ -3,19 +3,18 @@
 Both sides are float32, LoRA of rank 8 on all linear layers of the blocks, AdamW
 and the same tokens that count. Texts of the lengths of e-mails are packed into
 rows by us, with what all prompts begin with once in each; the peer pads batches
-of texts that were sorted by length.
+of texts that were sorted by length. Each side has a process of its own, ours
+with the memory settings of `launch.finetune`.
 
-  python -m launch.benchmarks.finetuning ours     # or peft
+  python -m launch.benchmarks.finetuning CASE CANDIDATE
 
-runs two of the steps in a process of its own and prints its peak memory.
+is that process: it runs a step, or an epoch, for each line of its input.
 """
 
 import argparse
+import dataclasses
+import functools
 import importlib.util
-import pathlib
-import re
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,78 +29,187 @@ from effjax.data import packing
 from effjax.data.dialogues import Example
 from effjax.models import llama
 from effjax.training import language
-from launch.benchmarks import harness
+from launch import memory
+from launch.benchmarks import apart, harness
 from launch.benchmarks import language as decoding
 
 RANK, DENSITY, RATE = 8, 0.01, 1e-4
 # Tokens with which prompts of personalization begin, whatever they ask for.
 _BEGINNING = 101
 KERNELS = r"layer_\d+/.*kernel"
+_OURS, _PLAIN, _LORA = "ours", "ours, small pages", "our LoRA step"
+_PEFT = "peft, {} threads"
+_MISSING = "torch, transformers or peft is not installed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What both sides do in a case.
+
+  Attributes:
+    name: What is measured, with its size.
+    arm: What we train.
+    packed: What we learn from, in an epoch.
+    padded: What the peer learns from: tokens of each batch, [texts, T].
+    prompts: Tokens of each text that do not count, [texts] a batch.
+    tokens: How many tokens there are, before packing and padding.
+    note: What a reader must know.
+  """
+
+  name: str
+  arm: language.Arm
+  packed: Any
+  padded: Sequence[np.ndarray]
+  prompts: Sequence[np.ndarray]
+  tokens: int
+  note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """What is trained, and what to call it."""
+
+  module: llama.Llama
+  params: Any
+  name: str
 
 
 def cases(quick: bool) -> list[harness.Case]:
   """Return the comparisons, on a small random model if quick."""
-  module, params, what = decoding.random_model(quick)
-  module = module.clone(apply_part=adapters.dense)
-  rng = np.random.default_rng(0)
-  rows, length, texts = (2, 16, 4) if quick else (4, 256, 32)
-  text = lambda size, prompt: _text(rng, module, size, prompt)
-  whole = [text(length, 1) for _ in range(rows)]
-  lora = _lora()
-  ours = _ours(
-    module, params, lora, packing.packed(whole, rows, length, seed=0)
+  model = _model(quick)
+  return [_case(name, model, quick) for name in _WORKS]
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Serve one candidate of a case.
+
+  Args:
+    argv: Arguments instead of those of the command line.
+  """
+  parser = argparse.ArgumentParser(description=main.__doc__)
+  parser.add_argument("case", choices=_WORKS)
+  parser.add_argument("candidate")
+  options = parser.parse_args(argv)
+  model = _model(quick=False)
+  work = _WORKS[options.case](model, False)
+  if options.candidate == _OURS:
+    run = _ours(model, work)
+  else:
+    run = _peers(model, work)[options.candidate]
+  apart.serve(run)
+
+
+def _model(quick: bool) -> Model:
+  module, params, name = decoding.random_model(quick)
+  return Model(module.clone(apply_part=adapters.dense), params, name)
+
+
+def _case(name: str, model: Model, quick: bool) -> harness.Case:
+  work = _WORKS[name](model, quick)
+  limit = _limit(model.params, work.tokens)
+  if quick or harness.on_accelerator():
+    if name == "rosa":
+      peers = {_LORA: _ours(model, _WORKS["lora"](model, quick))}
+    else:
+      peers = _peers(model, work)
+    ours = _ours(model, work)
+    note = work.note if peers else f"{work.note} {_MISSING}"
+    return harness.Case(
+      name=work.name, ours=ours, peers=peers, note=note, limit=limit
+    )
+  huge_pages = memory.improved_environment()
+
+  def candidate(which: str, of: str = name, environment=huge_pages):
+    return apart.Apart(__spec__.name, of, which, environment=environment)
+
+  everyone = {_OURS: candidate(_OURS)}
+  if name == "rosa":
+    everyone[_LORA] = candidate(_OURS, "lora")
+  elif _peers_are_there():
+    for threads in (1, harness.cores()):
+      label = _PEFT.format(threads)
+      everyone[label] = candidate(label, environment=None)
+  if name == "lora" and huge_pages:
+    everyone[_PLAIN] = candidate(_OURS, environment=None)
+
+  def note() -> str:
+    held = [f"{k} {v.memory / 1e9:.2f} GB" for k, v in everyone.items()]
+    said = [
+      work.note,
+      "" if _peers_are_there() else _MISSING,
+      "ours with huge pages, as launch.finetune has them" * bool(huge_pages),
+      f"peak memory: {', '.join(held)}",
+    ]
+    return "; ".join(filter(None, said))
+
+  def close() -> None:
+    for each in everyone.values():
+      each.close()
+
+  return harness.Case(
+    name=work.name,
+    ours=everyone[_OURS],
+    peers={k: v for k, v in everyone.items() if k != _OURS},
+    note=note,
+    limit=limit,
+    close=close,
   )
-  batches = [np.stack([x.tokens for x in whole])]
-  peers = _peers(module, params, batches, [np.ones(rows, int)])
+
+
+def _peers_are_there() -> bool:
+  names = ("torch", "transformers", "peft")
+  return all(importlib.util.find_spec(name) is not None for name in names)
+
+
+def _steps(arm: language.Arm, what: str, model: Model, quick: bool) -> Work:
+  """Prepare one step on rows that are full."""
+  rng = np.random.default_rng(0)
+  rows, length = (2, 16) if quick else (4, 256)
+  whole = [_text(rng, model, length, 1) for _ in range(rows)]
+  return Work(
+    name=f"{what}, {rows} x {length} tokens, {model.name}",
+    arm=arm,
+    packed=packing.packed(whole, rows, length, seed=0),
+    padded=[np.stack([x.tokens for x in whole])],
+    prompts=[np.ones(rows, int)],
+    tokens=rows * length,
+  )
+
+
+def _lora_step(model: Model, quick: bool) -> Work:
+  return _steps(_lora(), f"LoRA step, rank {RANK}", model, quick)
+
+
+def _rosa_step(model: Model, quick: bool) -> Work:
+  rng = np.random.default_rng(1)
   masks = jax.tree.map(
-    lambda x: _few(rng, x.shape) if x.ndim == 2 else None, params
+    lambda x: _few(rng, x.shape) if x.ndim == 2 else None, model.params
   )
   masks["embed"]["embedding"] = None
-  rosa = language.adapted(adapters.rosa(RANK, masks, where=KERNELS, alpha=16))
-  sparse = _ours(
-    module, params, rosa, packing.packed(whole, rows, length, seed=0)
-  )
-  lora_step = harness.Case(
-    name=f"LoRA step, rank {RANK}, {rows} x {length} tokens, {what}",
-    ours=ours,
-    peers=peers,
-    note=_note(peers) if quick or not peers else _memory(),
-    limit=_limit(params, rows * length),
-  )
-  rosa_step = harness.Case(
-    name=f"RoSA step, rank {RANK} and {DENSITY:.0%}, {rows} x {length}"
-    f" tokens, {what}",
-    ours=sparse,
-    peers={"our LoRA step": ours},
-  )
-  sizes = _lengths(rng, texts, length)
-  mails = [text(size, max(size * 2 // 5, 1)) for size in sizes]
-  head = text(6 if quick else _BEGINNING, 1).tokens
-  asked = [
-    Example(np.concatenate([head, own.tokens]), len(head) + own.prompt)
-    for own in mails
-  ]
-  longer = length + 8 if quick else 2 * length
-  return [
-    lora_step,
-    rosa_step,
-    _mails(module, params, mails, rows, length, what),
-    _mails(module, params, asked, rows // 2, longer, what),
-  ]
+  rosa = adapters.rosa(RANK, masks, where=KERNELS, alpha=16)
+  what = f"RoSA step, rank {RANK} and {DENSITY:.0%}"
+  return _steps(language.adapted(rosa), what, model, quick)
 
 
-def _mails(
-  module: llama.Llama,
-  params: Any,
-  texts: Sequence[Example],
-  rows: int,
-  length: int,
-  what: str,
-) -> harness.Case:
-  """Compare an epoch over texts of unlike lengths.
+def _mails(model: Model, quick: bool, *, alike: bool) -> Work:
+  """Prepare an epoch over texts of unlike lengths.
 
-  The peer takes four at a time, which saves it most padding.
+  The peer takes four at a time, which saves it most padding. `alike` texts
+  begin as those of personalization do.
   """
+  rng = np.random.default_rng(0)
+  rows, length, count = (2, 16, 4) if quick else (4, 256, 32)
+  texts = [
+    _text(rng, model, size, max(size * 2 // 5, 1))
+    for size in _lengths(rng, count, length)
+  ]
+  if alike:
+    head = _text(rng, model, 6 if quick else _BEGINNING, 1).tokens
+    texts = [
+      Example(np.concatenate([head, own.tokens]), len(head) + own.prompt)
+      for own in texts
+    ]
+    rows, length = rows // 2, length + 8 if quick else 2 * length
   sizes = np.array([len(x.tokens) for x in texts])
   beginning = packing.common_beginning(texts)
   packed = packing.packed(texts, rows, length, seed=0, beginning=beginning)
@@ -114,18 +222,28 @@ def _mails(
       np.stack([np.pad(x.tokens, (0, longest - len(x.tokens))) for x in chosen])
     )
     prompts.append(np.array([x.prompt for x in chosen]))
-  peers = _peers(module, params, padded, prompts)
   begin = f", the first {beginning} alike" if beginning else ""
   rest = " of the rest" if beginning else ""
-  return harness.Case(
+  return Work(
     name=f"LoRA, {len(texts)} texts of {sizes.min()} to {sizes.max()} tokens"
-    f"{begin}, median {np.median(sizes):.0f}, three fifths{rest} count, {what}",
-    ours=_ours(module, params, _lora(), packed),
-    peers=peers,
+    f"{begin}, median {np.median(sizes):.0f}, three fifths{rest} count,"
+    f" {model.name}",
+    arm=_lora(),
+    packed=packed,
+    padded=padded,
+    prompts=prompts,
+    tokens=int(sizes.sum()),
     note=f"ours: {packed.per_epoch} steps of {rows} rows of {length}; the"
-    f" peer: {len(padded)} of 4 texts; {_note(peers)}",
-    limit=_limit(params, int(sizes.sum())),
+    f" peer: {len(padded)} of 4 texts",
   )
+
+
+_WORKS = {
+  "lora": _lora_step,
+  "rosa": _rosa_step,
+  "mails": functools.partial(_mails, alike=False),
+  "alike": functools.partial(_mails, alike=True),
+}
 
 
 def _lora() -> language.Arm:
@@ -133,47 +251,10 @@ def _lora() -> language.Arm:
 
 
 def _text(
-  rng: np.random.Generator, module: llama.Llama, size: int, prompt: int
+  rng: np.random.Generator, model: Model, size: int, prompt: int
 ) -> Example:
-  top = module.config.vocabulary - 1
+  top = model.module.config.vocabulary - 1
   return Example(rng.integers(1, top, size).astype(np.int32), prompt)
-
-
-def _memory() -> str:
-  """Measure the peak memory of both sides, each in a fresh process."""
-  found = []
-  for side in ("ours", "peft"):
-    command = [sys.executable, "-m", "launch.benchmarks.finetuning", side]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    found.append(f"{side} {run.stdout.split()[-1]} GB")
-  return "peak memory of a process: " + ", ".join(found)
-
-
-def main(argv: list[str] | None = None) -> None:
-  """Run two LoRA steps of one side and print the peak memory in GB.
-
-  Args:
-    argv: Arguments instead of those of the command line.
-  """
-  parser = argparse.ArgumentParser(description=main.__doc__)
-  parser.add_argument("side", choices=("ours", "peft"))
-  side = parser.parse_args(argv).side
-  module, params, _ = decoding.random_model(quick=False)
-  module = module.clone(apply_part=adapters.dense)
-  rng = np.random.default_rng(0)
-  whole = [_text(rng, module, 256, 1) for _ in range(4)]
-  if side == "ours":
-    batches = packing.packed(whole, 4, 256, seed=0)
-    run = _ours(module, params, _lora(), batches)
-  else:
-    tokens = [np.stack([x.tokens for x in whole])]
-    run = next(iter(_peers(module, params, tokens, [np.ones(4, int)]).values()))
-    del params
-  for _ in range(2):
-    run()
-  status = pathlib.Path("/proc/self/status").read_text()
-  peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-  print(f"{int(peak[1]) / 1e6:.2f}" if peak else "unknown")
 
 
 def _few(rng: np.random.Generator, shape: tuple[int, ...]) -> jax.Array:
@@ -189,25 +270,20 @@ def _lengths(rng: np.random.Generator, count: int, most: int) -> np.ndarray:
   return np.clip(drawn, 4, most).astype(int)
 
 
-def _note(peers: dict) -> str:
-  return "" if peers else "torch, transformers or peft is not installed"
-
-
 def _limit(params: Any, tokens: int) -> str:
   """Count forward and backward products; the weights get no gradients."""
   size = sum(x.size for x in jax.tree.leaves(params))
   return f"{4 * size * tokens / 1e9:.4g} GFLOP of dense products"
 
 
-def _ours(
-  module: llama.Llama, params: Any, arm: language.Arm, batches: Any
-) -> Callable[[], Any]:
+def _ours(model: Model, work: Work) -> Callable[[], float]:
   """Make a run over all batches of an epoch."""
-  trained, frozen = arm.init(jax.random.key(0), params)
+  arm, batches = work.arm, work.packed
+  trained, frozen = arm.init(jax.random.key(0), model.params)
   optimizer = optax.adamw(RATE)
   rows = batches[0]["tokens"].shape[0]
   step = language.finetune_step(
-    module, arm, optimizer, accumulate=language.micro_batches(rows)
+    model.module, arm, optimizer, accumulate=language.micro_batches(rows)
   )
   step = jax.jit(step, donate_argnums=0)
   state = training.create(jax.random.key(1), trained, optimizer)
@@ -224,21 +300,17 @@ def _ours(
   return run
 
 
-def _peers(
-  module: llama.Llama,
-  params: Any,
-  batches: Sequence[np.ndarray],
-  prompts: Sequence[np.ndarray],
-) -> dict[str, Callable[[], float]]:
+def _peers(model: Model, work: Work) -> dict[str, Callable[[], float]]:
   """Return the same by peft, on one thread and on all."""
-  torch = harness.torch_or_none()
-  needed = ("transformers", "peft")
-  if torch is None or any(not importlib.util.find_spec(x) for x in needed):
+  if not _peers_are_there():
     return {}
+  torch = harness.torch_or_none()
   import peft
   import transformers
 
-  network = decoding.torch_llama(torch, transformers, module.config, params)
+  network = decoding.torch_llama(
+    torch, transformers, model.module.config, model.params
+  )
   device = harness.torch_device(torch)
   recipe = peft.LoraConfig(
     r=RANK,
@@ -254,7 +326,7 @@ def _peers(
   trained = [p for p in adapted.parameters() if p.requires_grad]
   optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=1e-4)
   given = []
-  for tokens, sizes in zip(batches, prompts, strict=True):
+  for tokens, sizes in zip(work.padded, work.prompts, strict=True):
     places = np.arange(tokens.shape[1])[None]
     # Token 0 is padding; it occurs in no text.
     counts = (tokens > 0) & (places >= sizes[:, None])
@@ -280,7 +352,7 @@ def _peers(
     return run
 
   counts = harness.torch_threads(torch)
-  return {f"peft, {n} threads": make(n) for n in counts}
+  return {_PEFT.format(n): make(n) for n in counts}
 
 
 if __name__ == "__main__":

@@ -14,9 +14,16 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class Times(NamedTuple):
+  """What a candidate in another process measured of itself, in seconds."""
+
+  wall: float
+  cpu: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,17 +32,21 @@ class Case:
 
   Attributes:
     name: what is measured, with its size.
-    ours: runs one unit of our work to its end.
+    ours: runs one unit of our work to its end; returns `Times` if that
+      happened in another process.
     peers: the same unit by others, by the name to print.
-    note: what a reader must know, e.g. which peer is absent and why.
+    note: what a reader must know, e.g. which peer is absent and why; or a
+      function that tells it after the last round.
     limit: the hardware limit in words, e.g. "30 ms: 6 passes x 102 MB".
+    close: called at the very end.
   """
 
   name: str
   ours: Callable[[], Any]
   peers: dict[str, Callable[[], Any]] = dataclasses.field(default_factory=dict)
-  note: str = ""
+  note: str | Callable[[], str] = ""
   limit: str = ""
+  close: Callable[[], Any] = lambda: None
 
 
 def _spread(values: list[float]) -> dict[str, float]:
@@ -60,29 +71,33 @@ def measure(case: Case, rounds: int, *, warmup: int = 2) -> dict[str, Any]:
     median, min and max in seconds. CPU seconds count all threads.
   """
   candidates = {"ours": case.ours, **case.peers}
-  for run in candidates.values():
-    for _ in range(warmup):
-      run()
   wall = {name: [] for name in candidates}
   cpu = {name: [] for name in candidates}
-  # A collection in the middle of a run would be charged to that candidate.
-  gc.collect()
-  gc.disable()
   try:
+    for run in candidates.values():
+      for _ in range(warmup):
+        run()
+    # A collection in the middle of a run would be charged to that candidate.
+    gc.collect()
+    gc.disable()
     for _ in range(rounds):
       for name, run in candidates.items():
         # Thread pools spin for a moment after their work: let the last one
         # go to sleep, or it would slow down its successor.
         time.sleep(0.01)
         wall_start, cpu_start = time.perf_counter(), time.process_time()
-        run()
-        wall[name].append(time.perf_counter() - wall_start)
-        cpu[name].append(time.process_time() - cpu_start)
+        found = run()
+        took = time.perf_counter() - wall_start, time.process_time() - cpu_start
+        took = found if isinstance(found, Times) else Times(*took)
+        wall[name].append(took.wall)
+        cpu[name].append(took.cpu)
+    note = case.note if isinstance(case.note, str) else case.note()
   finally:
     gc.enable()
+    case.close()
   return {
     "name": case.name,
-    "note": case.note,
+    "note": note,
     "limit": case.limit,
     "rounds": rounds,
     "candidates": {

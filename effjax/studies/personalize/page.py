@@ -37,7 +37,9 @@ def summary(results: Mapping[str, Any]) -> str:
     above = sum(_above(each["bleu"]) for each in gains)
     text += (
       f". **{above} of {len(gains)} tuned arms write closer to the person than"
-      " the model as it is**, beyond chance in the draw of mails"
+      " the model as it is** by Panza-BLEU, beyond chance in the draw of mails,"
+      f" and {sum(_above(each['mauve']) for each in gains)} by MAUVE, beyond"
+      " chance in seeds"
     )
     if len(results["seeds"]) == 1:
       text += "; one seed says nothing of chance in training"

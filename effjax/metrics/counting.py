@@ -362,9 +362,10 @@ def long_sum(terms: Array, block: int = 512) -> Array:
   Returns:
     [...].
   """
-  short = -terms.shape[-1] % block
+  count = -(-terms.shape[-1] // block)
+  short = count * block - terms.shape[-1]
   padding = [(0, 0)] * (terms.ndim - 1) + [(0, short)]
-  parts = jnp.pad(terms, padding).reshape(*terms.shape[:-1], -1, block)
+  parts = jnp.pad(terms, padding).reshape(*terms.shape[:-1], count, block)
   return jnp.sum(jnp.sum(parts, axis=-1), axis=-1)
 
 

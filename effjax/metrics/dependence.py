@@ -157,6 +157,8 @@ def _eliminate(covariance: Array) -> tuple[Array, Array]:
   )
   work = covariance * scale[:, None] * scale[None, :]
   size = work.shape[0]
+  if not size:
+    return scale, jnp.zeros(0, jnp.int32)
   work = jnp.where(jnp.eye(size, dtype=bool), varies.astype(work.dtype), work)
 
   def sweep(_, carry):

@@ -134,9 +134,8 @@ def measure(
     jnp.zeros(shape, dtype)
     for dtype in (jnp.int32 if exact else jnp.float32, jnp.float32, jnp.float32)
   )
-  sums = blocks.fold(
-    add, sums, logits, labels, *given, rows=max(1, _ENTRIES // logits.shape[1])
-  )
+  rows = max(1, _ENTRIES // max(1, logits.shape[1]))
+  sums = blocks.fold(add, sums, logits, labels, *given, rows=rows)
   count, invalid = sums[0][..., :-1], sums[0][..., -1]
   # Offsets are in widths of a bin, and 0 where p = 1.
   offset, square = (

@@ -16,42 +16,45 @@ TRAIN = np.random.default_rng(0)
 TRAIN_LABELS = TRAIN.random((60, ATTRIBUTES)) < 0.4
 TRAIN_GROUPS = TRAIN.random((60, GROUPS)) < 0.5
 
-METRICS = {
-  "accuracy": metrics.accuracy(),
-  "positive_rate": metrics.positive_rate(0.5),
-  "uncertainty": metrics.uncertainty(),
-  "auc": metrics.auc(64, details=True),
-  "group_auc": metrics.group_auc(64, details=True),
-  "interdependence": metrics.interdependence(),
-  "mutual_information": metrics.mutual_information(),
-  "calibration_error": metrics.calibration_error(norm="l2"),
-  "calibration_of_groups": metrics.calibration_error(
-    by_group=True, details=True
-  ),
-  "classwise_calibration": metrics.calibration_error(confidence="classwise"),
-  "brier_score": metrics.brier_score(details=True),
-  "negative_log_likelihood": metrics.negative_log_likelihood(),
-  "entropy": metrics.entropy(),
-  "threshold_calibration_bias": metrics.threshold_calibration_bias(
-    TRAIN_LABELS
-  ),
-  "bias_amplification": metrics.bias_amplification(
-    TRAIN_LABELS, TRAIN_GROUPS, min_positives=2, details=True
-  ),
-  "backdoor_amplification": metrics.backdoor_amplification(),
-  "group_rates": metrics.group_rates(),
-  "directional_bias_amplification": metrics.directional_bias_amplification(
-    TRAIN_LABELS, TRAIN_GROUPS, details=True
-  ),
-  "mals": metrics.mals(details=True),
-  "selective_rates": metrics.selective_rates(0.2),
-  "flips": metrics.flips(),
-  "error_change": metrics.error_change(reference_threshold=0.5),
-  "divergence": metrics.divergence(),
-  "dense_criteria": metrics.dense_criteria(
-    TRAIN_LABELS, TRAIN_GROUPS, min_positives=2
-  ),
-}
+
+def table_of_metrics(labels, groups):
+  """Returns every metric, told of labels and groups of training."""
+  return {
+    "accuracy": metrics.accuracy(),
+    "positive_rate": metrics.positive_rate(0.5),
+    "uncertainty": metrics.uncertainty(),
+    "auc": metrics.auc(64, details=True),
+    "group_auc": metrics.group_auc(64, details=True),
+    "interdependence": metrics.interdependence(),
+    "mutual_information": metrics.mutual_information(),
+    "calibration_error": metrics.calibration_error(norm="l2"),
+    "calibration_of_groups": metrics.calibration_error(
+      by_group=True, details=True
+    ),
+    "classwise_calibration": metrics.calibration_error(confidence="classwise"),
+    "brier_score": metrics.brier_score(details=True),
+    "negative_log_likelihood": metrics.negative_log_likelihood(),
+    "entropy": metrics.entropy(),
+    "threshold_calibration_bias": metrics.threshold_calibration_bias(labels),
+    "bias_amplification": metrics.bias_amplification(
+      labels, groups, min_positives=2, details=True
+    ),
+    "backdoor_amplification": metrics.backdoor_amplification(),
+    "group_rates": metrics.group_rates(),
+    "directional_bias_amplification": metrics.directional_bias_amplification(
+      labels, groups, details=True
+    ),
+    "mals": metrics.mals(details=True),
+    "selective_rates": metrics.selective_rates(0.2),
+    "flips": metrics.flips(),
+    "error_change": metrics.error_change(reference_threshold=0.5),
+    "divergence": metrics.divergence(),
+    "dense_criteria": metrics.dense_criteria(labels, groups, min_positives=2),
+  }
+
+
+METRICS = table_of_metrics(TRAIN_LABELS, TRAIN_GROUPS)
+NO_ATTRIBUTES = table_of_metrics(TRAIN_LABELS[:, :0], TRAIN_GROUPS)
 # Each value of these depends on the logits of all attributes.
 JOINT = ("interdependence", "mutual_information", "classwise_calibration")
 METRICS["disparities"] = METRICS["group_rates"]._replace(
@@ -228,6 +231,21 @@ def test_empty_is_an_identity(name):
     metric.merge(metrics.start(metric, **example()), state),
   ):
     same(compute(merged), compute(state))
+
+
+@pytest.mark.parametrize("name", NO_ATTRIBUTES)
+def test_there_may_be_no_attributes(name):
+  batch = example()
+  for key in ("logits", "reference_logits", "labels"):
+    batch[key] = batch[key][:, :0]
+  found = metrics.compute(NO_ATTRIBUTES[name], **batch)
+  expected = jax.eval_shape(lambda: metrics.compute(METRICS[name], **example()))
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  for x, y in zip(
+    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+  ):
+    shape = tuple(0 if size == ATTRIBUTES else size for size in y.shape)
+    assert (x.shape, x.dtype) == (shape, y.dtype)
 
 
 @every_metric

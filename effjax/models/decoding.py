@@ -196,6 +196,36 @@ def extend(module, kind, params, state, numbers, limit, parts):
   return jax.lax.while_loop(go_on, step, state)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def take(scanned, state, numbers, rows):
+  """Go on with some of the sequences.
+
+  Args:
+    scanned: Whether the caches of all layers are one array.
+    state: All sequences.
+    numbers: What of the sampling is given for them.
+    rows: Which to go on with [R].
+
+  Returns:
+    The state of these, and their numbers.
+  """
+  choose = functools.partial(jnp.take, indices=rows, axis=0)
+  held = functools.partial(jnp.take, indices=rows, axis=1 if scanned else 0)
+  cache = state.cache
+  return state._replace(
+    cache=llama.Cache(
+      jax.tree.map(held, cache.keys),
+      jax.tree.map(held, cache.values),
+      choose(cache.positions),
+      cache.used,
+    ),
+    tokens=choose(state.tokens),
+    positions=choose(state.positions),
+    done=choose(state.done),
+    seen=choose(state.seen),
+  ), numbers._replace(keys=choose(numbers.keys))
+
+
 def _choose(kind, logits, state, numbers) -> State:
   """Add a token to every sequence; those that have ended get 0."""
   if kind.penalised:

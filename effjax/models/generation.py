@@ -20,6 +20,9 @@ from effjax.models.tokenizers import Tokenizer
 GREEDY = Sampling()
 # Steps between looks at the texts for a stop string, where nobody watches.
 _BETWEEN_LOOKS = 8
+# Steps after which sequences that have ended are left out, and the number of
+# sequences below which that saves less than another program costs.
+_BETWEEN_CUTS, _FEW = 32, 8
 
 
 class Generated(NamedTuple):
@@ -298,14 +301,29 @@ def _states(
     len(past) + lengths - 1,
     numbers,
   )
+  rows, ended = np.arange(len(prompts)), np.zeros(len(prompts), bool)
+  made = np.zeros(state.tokens.shape, np.int32)
   limit, done = yield
   while True:
-    state = state._replace(done=state.done | done)
+    # What stands in for nobody, behind the others, has ended from the start.
+    ended[: len(rows)] |= done[rows]
+    state = state._replace(done=jnp.asarray(ended))
+    step = min(limit, int(state.count) + _BETWEEN_CUTS)
     state = decoding.extend(
-      module, kind, params, state, numbers, np.int32(limit), parts
+      module, kind, params, state, numbers, np.int32(step), parts
     )
-    count = int(state.count)
-    limit, done = yield np.asarray(state.tokens)[:, :count]
+    count, ended = int(state.count), np.array(state.done)
+    made[rows, :count] = np.asarray(state.tokens)[: len(rows), :count]
+    left = np.flatnonzero(~ended[: len(rows)])
+    if count >= limit or not left.size:
+      limit, done = yield made[:, :count]
+    size = max(_FEW, 1 << (left.size - 1).bit_length())
+    if left.size and 2 * size <= len(ended):
+      chosen = np.resize(left, size)
+      state, numbers = decoding.take(
+        module.scan_layers, state, numbers, jnp.asarray(chosen)
+      )
+      rows, ended = rows[left], np.arange(size) >= left.size
 
 
 def _check(

@@ -94,6 +94,42 @@ def test_a_token_ends_a_text():
   assert found[1].reason == "eos"
 
 
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_texts_that_have_ended_are_left_out(monkeypatch, scan_layers):
+  """The others go on as if those were still there."""
+  module, params = MODEL, PARAMS
+  if scan_layers:
+    module = MODEL.clone(scan_layers=True)
+    params = llama_weights.stack(PARAMS)
+  prompts = [MADE.encode(text) for text in ("he", "the", "a", "17", "hello")]
+  prompts = [[*prompt, token] for prompt in prompts for token in (5, 9)]
+  run = functools.partial(
+    generation.generate,
+    jax.random.key(0),
+    module,
+    params,
+    prompts,
+    max_tokens=16,
+    sampling=WARM,
+    tokenizer=MADE,
+  )
+  often = run()
+  count = [made.tokens for made in often]
+  eos = tuple({tokens[i] for i, tokens in enumerate(count[:7], 1)})
+  whole = run(eos=eos)
+  assert len({len(made.tokens) for made in whole}) > 3
+
+  sizes, take = [], decoding.take
+  monkeypatch.setattr(generation, "_BETWEEN_CUTS", 1)
+  monkeypatch.setattr(generation, "_FEW", 2)
+  monkeypatch.setattr(
+    decoding, "take", lambda *args: sizes.append(len(args[3])) or take(*args)
+  )
+  assert run(eos=eos) == whole
+  assert sizes
+  assert sizes == sorted(sizes, reverse=True)
+
+
 def test_what_was_read_before():
   """A prefix, read in two pieces, is as the beginning of every prompt."""
   past = PROMPTS[1][:3]

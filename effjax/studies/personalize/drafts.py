@@ -5,7 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
+from effjax.data import packing
+from effjax.data.dialogues import Example
 from effjax.data.mails import Mail
 from effjax.models import generation, sampling
 from effjax.studies import language
@@ -94,6 +97,13 @@ def write(
       said, lettering.found(letters, said, retrieve), strict=True
     )
   ]
+  # What all prompts begin with is read once.
+  whole = [Example(np.array(ask.tokens), len(ask.tokens)) for ask in asked]
+  head = packing.common_beginning(whole) if len(whole) > 1 else 0
+  prefix = None
+  if head:
+    first = asked[0].tokens[:head]
+    prefix = generation.read_prefix(model.module, params, first)
   # Prompts of like length go together.
   order = sorted(range(len(asked)), key=lambda i: len(asked[i].tokens))
   made: list[Draft | None] = [None] * len(asked)
@@ -106,11 +116,12 @@ def write(
       key,
       model.module,
       params,
-      [asked[i].tokens for i in padded],
+      [asked[i].tokens[head:] for i in padded],
       max_tokens=max_tokens,
       sampling=sampled,
       eos=model.eos,
       tokenizer=model.tokenizer,
+      prefix=prefix,
     )
     for row, (i, answer) in enumerate(zip(rows, answers, strict=False)):
       made[i] = Draft(

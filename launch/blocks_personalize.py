@@ -65,6 +65,7 @@ def _sentences(results: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(results: Mapping[str, Any]) -> str:
+  from effjax.studies import elements
   from effjax.studies.personalize import arms
 
   pairs = [x for x in results["differences"] if x["than"] != "pretrained"]
@@ -76,20 +77,13 @@ def _differences(results: Mapping[str, Any]) -> str:
     for each in pairs
   )
   beyond = {
-    measure: sum(_beyond_chance(each[measure]) for each in pairs)
+    measure: sum(elements.beyond_zero(each[measure]) for each in pairs)
     for measure in ("bleu", "mauve")
   }
   return (
     f"Differences of Panza-BLEU, paired by mail (of MAUVE, by seed): {shown}."
     f" Beyond chance are {beyond['bleu']} ({beyond['mauve']}) of {len(pairs)}."
   )
-
-
-def _beyond_chance(cell: Mapping[str, float | None]) -> bool:
-  from effjax.studies import elements
-
-  low, high = (elements.number(cell[end]) for end in ("low", "high"))
-  return low > 0 or high < 0
 
 
 def _cross(results: Mapping[str, Any]) -> str:

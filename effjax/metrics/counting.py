@@ -363,8 +363,7 @@ def long_sum(terms: Array, block: int = 512) -> Array:
     [...].
   """
   count = -(-terms.shape[-1] // block)
-  short = count * block - terms.shape[-1]
-  padding = [(0, 0)] * (terms.ndim - 1) + [(0, short)]
+  padding = [*[(0, 0)] * (terms.ndim - 1), (0, count * block - terms.shape[-1])]
   parts = jnp.pad(terms, padding).reshape(*terms.shape[:-1], count, block)
   return jnp.sum(jnp.sum(parts, axis=-1), axis=-1)
 

@@ -20,6 +20,22 @@ def number(value: float | None) -> float:
   return math.nan if value is None else float(value)
 
 
+def beyond_zero(cell: Mapping[str, Any]) -> bool:
+  """Say whether the whole interval of a difference lies on one side of 0.
+
+  Args:
+    cell: A mapping with the keys `low` and `high`.
+
+  Returns:
+    Whether it does; False where it is undefined.
+
+  >>> [beyond_zero({"low": x, "high": 2}) for x in (1, -1, 0, None)]
+  [True, False, False, False]
+  """
+  low, high = number(cell["low"]), number(cell["high"])
+  return low > 0 or (low < 0 and high < 0)
+
+
 def ends(cells: Iterable[Mapping[str, Any]]) -> tuple[list[float], ...]:
   """Take intervals of `results.json` apart, as plots want them.
 

@@ -115,6 +115,13 @@ def plot(results: Mapping[str, Any]) -> elements.Plot:
   table = results["table"]
   best = max(table, key=lambda row: elements.number(row["bleu"]["estimate"]))
   title = f"{best['title']} comes closest to the words of the persons"
+  others = [
+    each["bleu"]
+    for each in results["differences"]
+    if best["arm"] in (each["arm"], each["than"])
+  ]
+  if any(not elements.beyond_zero(cell) for cell in others):
+    title += ", others as close within chance"
   series: dict[str, Any] = {"bleu": elements.ends(row["bleu"] for row in table)}
   before = [row for row in table if row["arm"] == "pretrained"]
   return elements.Plot(
@@ -351,7 +358,7 @@ def _plain(cell: Mapping[str, float | None]) -> str:
 
 def _above(cell: Mapping[str, float | None]) -> bool:
   """Say whether an interval lies above zero."""
-  return cell["low"] is not None and cell["low"] > 0
+  return elements.number(cell["low"]) > 0
 
 
 def provenance(

@@ -33,7 +33,7 @@ def beyond_zero(cell: Mapping[str, Any]) -> bool:
   [True, False, False, False]
   """
   low, high = number(cell["low"]), number(cell["high"])
-  return low > 0 or (low < 0 and high < 0)
+  return low > 0 or high < 0
 
 
 def ends(cells: Iterable[Mapping[str, Any]]) -> tuple[list[float], ...]:

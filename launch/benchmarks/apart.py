@@ -13,8 +13,6 @@ builds it and calls `serve`; `Apart` starts that program and asks it.
 
 import json
 import os
-import pathlib
-import re
 import subprocess
 import sys
 import time
@@ -43,7 +41,7 @@ class Apart:
     self._command = [sys.executable, "-m", module, *arguments]
     self._environment = environment
     self._process: Any = None
-    self.memory = 0
+    self.memory = 0.0
 
   def __call__(self) -> harness.Times:
     """Run one unit of work there.
@@ -101,16 +99,6 @@ def serve(run: Callable[[], Any]) -> None:
     found = {
       "wall": time.perf_counter() - wall,
       "cpu": time.process_time() - cpu,
-      "memory": _peak(),
+      "memory": harness.peak_memory(),
     }
     print(json.dumps(found), file=answers, flush=True)
-
-
-def _peak() -> int:
-  """Return the most bytes that this process has held; 0 where unknown."""
-  try:
-    status = pathlib.Path("/proc/self/status").read_text()
-  except OSError:
-    return 0
-  found = re.search(r"VmHWM:\s+(\d+) kB", status)
-  return int(found[1]) * 1024 if found else 0

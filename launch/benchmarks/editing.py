@@ -10,8 +10,6 @@ MB that raises its memory at most.
 """
 
 import functools
-import pathlib
-import re
 import subprocess
 import sys
 import time
@@ -74,15 +72,9 @@ def _memory() -> str:
 def main() -> None:
   """Print by how many MB the default world raises the peak memory."""
   jax.block_until_ready(corpora.batch(_corpus(100, 8), 0))
-  before = _peak()
+  before = harness.peak_memory()
   jax.block_until_ready(corpora.batch(_corpus(100_000, 8), 0))
-  print(f"{_peak() - before:.0f}")
-
-
-def _peak() -> float:
-  status = pathlib.Path("/proc/self/status").read_text("utf-8")
-  found = re.search(r"VmHWM:\s+(\d+) kB", status)
-  return int(found[1]) / 1e3 if found else float("nan")
+  print(f"{(harness.peak_memory() - before) / 1e6:.0f}")
 
 
 def _sweep(quick: bool) -> harness.Case:

@@ -113,7 +113,7 @@ def _case(name: str, model: Model, quick: bool) -> harness.Case:
     else:
       peers = _peers(model, work)
     ours = _ours(model, work)
-    note = work.note if peers else f"{work.note} {_MISSING}"
+    note = "; ".join(filter(None, [work.note, "" if peers else _MISSING]))
     return harness.Case(
       name=work.name, ours=ours, peers=peers, note=note, limit=limit
     )

@@ -9,8 +9,11 @@ import dataclasses
 import datetime
 import gc
 import importlib.metadata
+import math
 import os
+import pathlib
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -116,6 +119,16 @@ def _cpu_model() -> str:
   except OSError:
     pass
   return platform.processor() or platform.machine()
+
+
+def peak_memory() -> float:
+  """Return the most bytes that this process has held; NaN where unknown."""
+  try:
+    status = pathlib.Path("/proc/self/status").read_text("utf-8")
+  except OSError:
+    return math.nan
+  found = re.search(r"VmHWM:\s+(\d+) kB", status)
+  return int(found[1]) * 1024.0 if found else math.nan
 
 
 def cores() -> int:

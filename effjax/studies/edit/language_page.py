@@ -33,8 +33,8 @@ def summary(results: Mapping[str, Any]) -> str:
     if name not in (each["method"], each["than"]):
       continue
     other = each["than"] if each["method"] == name else each["method"]
-    low, high = each["score"]["low"], each["score"]["high"]
-    (worse if low > 0 or high < 0 else equal).append(TITLES[other])
+    told_apart = elements.beyond_zero(each["score"])
+    (worse if told_apart else equal).append(TITLES[other])
   told = (
     f" It is beyond chance above {', '.join(worse)}"
     if worse

@@ -19,7 +19,7 @@ from effjax.data import batches, world_rules, worlds
 from effjax.data.edits import Edit
 from effjax.data.worlds import World
 
-_SAME_VALUE, _SAME_RELATION = 150, 500  # rows an edit
+_SAME_VALUE, _SAME_RELATION = 150, 500  # facts an edit
 _CENSORED = 10_000
 
 
@@ -58,10 +58,11 @@ def make_sets(
 ) -> Sets:
   """Choose what is trained on beside an edit, and what is held out.
 
-  Of n edited facts of relation r the mix has, beside them, at most 150 n facts
-  of r whose value is the new one (of edits to one value: the old one), at most
-  500 n of r, and at most n `repeats` of other relations, of subjects that serve
-  for nothing else where there are some. Censoring has as many facts of other
+  Of n edited facts of relation r the mix has, beside them, for each edit at
+  most 150 facts of r whose value is the new one (of edits to one value at most
+  150 of the old one in all, n times each), at most 500 n of r, and at most n
+  `repeats` of other relations, of subjects that serve for nothing else where
+  there are some. Censoring has as many facts of other
   relations as it has censored ones. Nothing is drawn twice. The same limits
   hold for what is held out; of censoring it is 10,000.
 
@@ -156,18 +157,22 @@ def _remap(generator, world, edit, repeats, disjoint, with_relation):
   pool = np.zeros(facts.subjects, bool)
   pool[facts.all[same_value, 1]] = True
   halves = _halve(generator, facts.subjects, edited, pool)
+  wanted, times = np.unique(source[:, 3], return_counts=True)
+  if edit.kind == "same":
+    times = np.ones_like(times)  # one group, which is repeated instead
   parts, notes = [], []
   for half, side in zip(halves, ("training", "held-out"), strict=True):
-    valued = half[pool[half]][: _SAME_VALUE * count]
+    valued = facts.of(half[pool[half]], relation)
+    valued = _first_of_each(valued, wanted, _SAME_VALUE * times)
     alike = facts.of(half, relation)[: _SAME_RELATION * count]
     used = np.zeros(facts.subjects, bool)
-    used[valued] = used[alike[:, 1]] = True
+    used[valued[:, 1]] = used[alike[:, 1]] = True
     regular, note = _regular(
       generator, facts, relation, half, used, repeats * count
     )
     if note:
       notes.append(f"{side}: {note}")
-    parts.append((facts.of(valued, relation), alike, regular))
+    parts.append((valued, alike, regular))
   names = ("with_same_value", "with_same_rel", "reg_data")
   train = {"edited": edit.new} | dict(zip(names, parts[0], strict=True))
   copies = dict.fromkeys(train, 1) | {"edited": repeats}
@@ -198,6 +203,15 @@ def _halve(generator, number, edited, pool):
     np.concatenate([inside[mine:], outside[size - mine :]]),
   )
   return tuple(generator.permutation(half) for half in halves)
+
+
+def _first_of_each(rows, values, limits):
+  """Keep the first facts of each value, in their order."""
+  kept = np.zeros(len(rows), bool)
+  for value, limit in zip(values, limits, strict=True):
+    same = rows[:, 3] == value
+    kept |= same & (np.cumsum(same) <= limit)
+  return rows[kept]
 
 
 def _regular(generator, facts, relation, half, used, limit):

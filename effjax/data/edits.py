@@ -96,6 +96,7 @@ def make_edit(
       f"there is no edit {kind!r}; choose one of {', '.join(KINDS)}"
     )
   world_rules.check_count("count", count)
+  world_rules.check_count("relation", relation, 0)
   facts = _candidates(world, family, relation, correlated)
   number = values_of(world, family)
   generator = batches.generator_of(key)
@@ -179,7 +180,10 @@ def edit_facts(
     raise ValueError(
       f"name each fact to change once, got subjects {subjects[:20]}"
     )
-  given = np.broadcast_to(np.asarray(values), (len(subjects),)).tolist()
+  values = np.asarray(values)
+  if not np.issubdtype(values.dtype, np.integer):
+    raise ValueError(f"values must be whole numbers, got {values.dtype}")
+  given = np.broadcast_to(values, (len(subjects),)).tolist()
   for subject, value in zip(subjects, given, strict=True):
     if subject not in by_subject:
       raise ValueError(

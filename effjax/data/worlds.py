@@ -213,8 +213,8 @@ def world_from_graph(
     The world.
 
   Raises:
-    ValueError: If a fact is missing, stands there twice or is out of range, or
-      an object has two nested objects.
+    ValueError: If a fact is missing, stands there twice or is out of range, an
+      object has two nested objects, or a dissenting object is impossible.
   """
   edges = world_rules.check_edges(edges)
   subjects, relations = (int(x) + 1 for x in edges[:, :2].max(axis=0))
@@ -244,6 +244,12 @@ def world_from_graph(
   if found:
     nested_objects = _number("nested_objects", nested_objects, [nested])
     nest = _nest_of(table, nested, objects)
+  share = float(np.mean(minority >= 0))
+  world_rules.check_minority(
+    share, minority_share, objects, int(nested_objects or 0)
+  )
+  if (minority == table).any():
+    raise ValueError("a dissenting object must be another than the majority's")
   return World(
     object=table,
     objects=objects,

@@ -29,6 +29,7 @@ from effjax.editing.solving import (
   damped,
   demand,
   factor,
+  not_negative,
   operands,
   product,
   singular,
@@ -75,8 +76,8 @@ def rome(
     The delta [O, I]; NaN under jit where C is singular.
 
   Raises:
-    ValueError: If shapes do not fit, a key is missing, C is singular or not
-      finite, or the key is orthogonal to u.
+    ValueError: If shapes do not fit, a key is missing, damping is negative, C
+      is singular or not finite, or the key is orthogonal to u.
   """
   if convention not in ("exact", "reference"):
     raise ValueError(
@@ -100,7 +101,7 @@ def rome(
       f" {asked.shape} and {v.shape}; memit and emmet take several"
     )
   w, c, asked, v = operands(w, c, asked, v)
-  damping = jnp.asarray(damping).astype(w.dtype)
+  damping = not_negative("damping", damping, w.dtype)
   delta, good, met = _rome(w, c, asked[:, 0], spread, v[:, 0], damping)
   demand(good, singular(c))
   demand(
@@ -136,7 +137,7 @@ def memit(
     lam: What other keys weigh, a number or traced; 0 or more.
     layers: How many layers are still to be edited, this one included: the
       residual is spread evenly over them. For the next one, keys and outputs
-      are computed anew.
+      are computed anew. Static.
     damping: What is added to the diagonal of C, as a share of its mean.
 
   Returns:
@@ -148,9 +149,8 @@ def memit(
   """
   w, c, keys, values = operands(w, c, keys, values)
   check_layers(layers)
-  if not isinstance(lam, jax.core.Tracer) and not lam >= 0:
-    raise ValueError(f"lam must be 0 or more, got {lam}")
-  lam, damping = (jnp.asarray(x).astype(w.dtype) for x in (lam, damping))
+  lam = not_negative("lam", lam, w.dtype)
+  damping = not_negative("damping", damping, w.dtype)
   delta, good = _memit(w, c, keys, values, lam, layers, damping)
   demand(good, f"lam C + K K^T is singular: {singular(c)}, or a larger lam")
   return delta
@@ -176,11 +176,11 @@ def emmet(
     The delta [O, I]; NaN under jit where C is singular or keys are dependent.
 
   Raises:
-    ValueError: If shapes do not fit, C is singular or not finite, or the keys
-      are linearly dependent.
+    ValueError: If shapes do not fit, damping is negative, C is singular or not
+      finite, or the keys are linearly dependent.
   """
   w, c, keys, values = operands(w, c, keys, values)
-  damping = jnp.asarray(damping).astype(w.dtype)
+  damping = not_negative("damping", damping, w.dtype)
   delta, good, independent = _emmet(w, c, keys, values, damping)
   demand(good, singular(c))
   demand(
@@ -270,7 +270,8 @@ def null_space(c: Array, threshold: Any = 2e-2) -> Array:
   c = jnp.asarray(c)
   if c.ndim != 2 or c.shape[0] != c.shape[1]:
     raise ValueError(f"the covariance must be [I, I], got shape {c.shape}")
-  projection, smallest = _null_space(c, threshold)
+  wide = jnp.float64 if c.dtype == jnp.float64 else jnp.float32
+  projection, smallest = _null_space(c.astype(wide), threshold)
   demand(
     smallest < threshold,
     f"no singular value of the covariance lies below threshold={threshold}: no"

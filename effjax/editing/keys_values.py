@@ -83,9 +83,10 @@ def average_keys(keys: Array, *, where: Array | None = None) -> Array:
   if keys.ndim < 2:
     raise ValueError(f"keys are [..., P, I], got shape {keys.shape}")
   where = jnp.ones(keys.shape[:-1], bool) if where is None else where
-  if where.shape != keys.shape[:-1]:
+  where = jnp.asarray(where)
+  if where.shape != keys.shape[:-1] or where.dtype != jnp.bool_:
     raise ValueError(
-      f"where must be bool {keys.shape[:-1]}, got shape {where.shape}"
+      f"where must be bool {keys.shape[:-1]}, got {where.dtype} {where.shape}"
     )
   number = jnp.sum(where, axis=-1, dtype=jnp.int32).astype(keys.dtype)
   total = jnp.sum(jnp.where(where[..., None], keys, 0.0), axis=-2)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Array = jax.Array
@@ -89,12 +90,20 @@ def check_layers(layers: int) -> None:
     layers: How many layers are still to be edited.
 
   Raises:
-    ValueError: If it is below 1.
+    ValueError: If it is no whole number of at least 1.
   """
-  if layers < 1:
+  if not isinstance(layers, int | np.integer) or layers < 1:
     raise ValueError(
-      f"layers={layers} are still to be edited; this one alone makes 1"
+      "layers is how many are still to be edited, a whole number of at least 1,"
+      f" as this one is; got {layers}"
     )
+
+
+def not_negative(name: str, value: Any, dtype: Any) -> Array:
+  """Return a number of that type, which must not be negative unless traced."""
+  if not isinstance(value, jax.core.Tracer) and not value >= 0:
+    raise ValueError(f"{name} must be 0 or more, got {value}")
+  return jnp.asarray(value).astype(dtype)
 
 
 def demand(good: Array, message: str) -> None:

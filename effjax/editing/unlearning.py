@@ -48,9 +48,7 @@ def nll(logits: Array, labels: Array) -> Array:
 
 
 def gradient_ascent(logits: Array, labels: Array) -> Array:
-  """Climb where training went down (GA): minus the mean loss.
-
-  Unbounded; utility goes with it unless it is stopped early.
+  """Climb where training went down (GA): minus the mean loss, unbounded.
 
   Args:
     logits: [B, T, V].
@@ -104,12 +102,19 @@ def kl(
 
   Returns:
     The divergence in nats [].
+
+  Raises:
+    ValueError: If shapes do not fit, or the mask is not bool.
   """
   reference = jax.nn.log_softmax(_wide(_fixed(reference_logits, logits)))
   current = jax.nn.log_softmax(_wide(logits))
   p = jnp.exp(reference)
   rows = jnp.sum(jnp.where(p > 0, p * (reference - current), 0.0), axis=-1)
-  return _mean(rows, jnp.ones(rows.shape, bool) if mask is None else mask)
+  mask = jnp.ones(rows.shape, bool) if mask is None else jnp.asarray(mask)
+  if (mask.shape, mask.dtype) != (rows.shape, jnp.bool_):
+    given = f"{mask.dtype} {mask.shape}"
+    raise ValueError(f"the mask must be bool {rows.shape}, got {given}")
+  return _mean(rows, mask)
 
 
 def npo(
@@ -174,8 +179,13 @@ def dpo(
 
   Returns:
     The forget term [].
+
+  Raises:
+    ValueError: If there are not as many of both, or shapes do not fit.
   """
   (won, some), (lost, others) = (_gained(Answers(*x)) for x in (win, lose))
+  if won.shape != lost.shape:
+    raise ValueError(f"{len(won)} answers to prefer, {len(lost)} to forget")
   return _preference(lost - won, some & others, beta)
 
 
@@ -239,8 +249,7 @@ def undial(
   """Distil from a reference that likes the labels less (UNDIAL).
 
   The cross-entropy against softmax(reference - b onehot(label)), averaged over
-  labelled tokens. Dong et al. (arXiv 2402.10052), published without a retain
-  term.
+  labelled tokens. Dong et al. (arXiv 2402.10052), who have no retain term.
 
   Args:
     logits: [B, T, V].

@@ -19,8 +19,8 @@ class Tokens(NamedTuple):
 
   Attributes:
     losses: [B, T - 1], negative log-likelihoods, 0 where ignored.
-    correct: [B, T - 1] bool, the label has the highest logit, the first of
-      equal ones; False where ignored.
+    correct: [B, T - 1], 1 if the label has the highest logit, the first of
+      equal ones, else 0; NaN where logits are, 0 where ignored.
     counted: [B, T - 1] bool, the token has a label.
   """
 
@@ -59,7 +59,10 @@ def tokens(logits: Any, labels: Any, *, drop_last: bool = False) -> Tokens:
     logits, jnp.where(counted, labels, 0)
   )
   correct = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
-  return Tokens(jnp.where(counted, losses, 0.0), correct & counted, counted)
+  correct = jnp.where(jnp.any(jnp.isnan(logits), -1), jnp.nan, wide(correct))
+  return Tokens(
+    jnp.where(counted, losses, 0.0), jnp.where(counted, correct, 0.0), counted
+  )
 
 
 def answer_nll(logits: Any, labels: Any) -> Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from effjax.metrics.answers import harmonic_mean, mean, present, stack, wide
-from effjax.metrics.recall import agreement, edit_success
+from effjax.metrics.recall import agreement, asked, edit_success
 
 Array = jax.Array
 
@@ -28,9 +28,9 @@ class Probe(NamedTuple):
   """An evaluation set: prompts, and what a model says to them.
 
   Attributes:
-    logits: [M, V], after the edit.
-    targets: [M] integers, the objects asked for.
-    reference_logits: [M, V], before the edit, where locality is wanted.
+    logits: [M, V], or [M, W, V] for words of several tokens, after the edit.
+    targets: [M] or [M, W] integers, the objects asked for.
+    reference_logits: Like `logits`, before the edit, where locality is wanted.
     where: [M] bool, the rows that count; None = all.
   """
 
@@ -142,15 +142,19 @@ class Relearning(NamedTuple):
   ratio: Array
 
 
-def preservation(accuracies: Mapping[str, Any]) -> Preservation:
+def preservation(
+  accuracies: Mapping[str, Any], *, counted: Mapping[str, Any] | None = None
+) -> Preservation:
   """Returns the mean and the least accuracy of the sets that should stay.
 
   Args:
-    accuracies: Name of a set -> accuracy [...], NaN for a set without rows; see
-      `edit_success`.
+    accuracies: Name of a set -> accuracy [...]; see `edit_success`.
+    counted: Name -> bool [...], whether the set has rows; None = where the
+      accuracy is not NaN.
 
   Returns:
-    `Preservation`, NaN where no set has rows.
+    `Preservation`, NaN where no set has rows, or one with rows has NaN, as of a
+    model that diverged.
 
   Raises:
     ValueError: If there are no sets.
@@ -159,6 +163,8 @@ def preservation(accuracies: Mapping[str, Any]) -> Preservation:
     raise ValueError("preservation needs the accuracy of one set at least.")
   values = stack(*accuracies.values())
   there = ~jnp.isnan(values)
+  if counted is not None:
+    there = jnp.stack([jnp.asarray(counted[name]) for name in accuracies])
   least = jnp.min(jnp.where(there, values, jnp.inf), axis=0)
   return Preservation(
     mean(values, there, axis=0),
@@ -197,7 +203,15 @@ def edit_level(
     return _accuracy(probes[name])
 
   efficacy = _accuracy(probes["edited"])
-  stays = preservation({name: accuracy(name) for name in preserved})
+  stays = preservation(
+    {name: accuracy(name) for name in preserved},
+    counted={
+      name: jnp.any(asked(probes[name].targets, probes[name].where))
+      if name in probes
+      else jnp.array(False)
+      for name in preserved
+    },
+  )
   generalization = accuracy("paraphrase")
   local = locality([probes[name] for name in preserved if name in probes])
   terms = stack(efficacy, generalization, local)
@@ -226,8 +240,10 @@ def locality(probes: Sequence[Probe]) -> Array:
   same, rows = [], []
   for probe in probes:
     if probe.reference_logits is not None:
-      same.append(agreement(probe.logits, probe.reference_logits))
-      rows.append(present(probe.where, same[-1].shape))
+      same.append(
+        agreement(probe.logits, probe.reference_logits, probe.targets)
+      )
+      rows.append(asked(probe.targets, probe.where))
   if not same:
     return jnp.full((), jnp.nan)
   return mean(jnp.concatenate(same), jnp.concatenate(rows))
@@ -272,14 +288,22 @@ def at_end_and_first_success(
 
 
 def propagation(
-  logits: Any, old: Any, new: Any, *, where: Any = None
+  logits: Any,
+  old: Any,
+  new: Any,
+  *,
+  old_logits: Any = None,
+  where: Any = None,
 ) -> Propagation:
   """Returns whether facts that depend on an edited one follow it.
 
   Args:
-    logits: [M, V], answers to the dependent facts after the edit.
-    old: [M] integers, their values before the edit.
-    new: [M] integers, their values if they follow.
+    logits: [M, V], or [M, W, V] for words of several tokens, answers to the
+      dependent facts after the edit.
+    old: [M] or [M, W] integers, their values before the edit.
+    new: Likewise, their values if they follow.
+    old_logits: The logits that go with `old` where words have several tokens
+      (those of the second token depend on the first); `logits` by default.
     where: [M] bool, the rows that count.
 
   Returns:
@@ -293,8 +317,12 @@ def propagation(
     raise ValueError(
       f"old {list(old.shape)} and new {list(new.shape)} must have one shape."
     )
-  rows = present(where, old.shape) & (old != new)
-  stay = edit_success(logits, old, where=rows)
+  differs = old != new
+  if differs.ndim == 2:
+    differs = jnp.any(differs, axis=-1)
+  rows = present(where, differs.shape) & differs
+  old_logits = logits if old_logits is None else old_logits
+  stay = edit_success(old_logits, old, where=rows)
   follow = edit_success(logits, new, where=rows)
   other = jnp.maximum(1 - stay - follow, 0.0)
   return Propagation(stay, follow, other, jnp.sum(rows, dtype=jnp.int32))

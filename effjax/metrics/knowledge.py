@@ -183,6 +183,8 @@ def token_agreement(
   if first:
     counted &= jnp.cumsum(counted, axis=-1, dtype=jnp.int32) == 1
   same = jnp.argmax(logits, axis=-1) == jnp.argmax(before, axis=-1)
+  unknown = jnp.any(jnp.isnan(logits) | jnp.isnan(before), axis=-1)
+  same = jnp.where(unknown, jnp.nan, answers.wide(same))
   each = answers.mean(same[:, :-1], counted, axis=-1)
   return answers.mean(each, jnp.any(counted, axis=-1))
 

@@ -155,7 +155,7 @@ def extraction_strength(
     ValueError: If shapes do not fit.
   """
   found = answers.tokens(logits, labels, drop_last=drop_last)
-  wrong = found.counted & ~found.correct
+  wrong = found.counted & (found.correct < 1)
   # Nothing is wrong from here on.
   later = jnp.cumsum(wrong[:, ::-1], axis=1, dtype=jnp.int32)[:, ::-1]
   suffix = jnp.sum(found.counted & (later == 0), axis=1, dtype=jnp.int32)
@@ -163,7 +163,8 @@ def extraction_strength(
   if not strict:
     suffix = jnp.maximum(suffix, 1)
   strength = answers.wide(suffix) / answers.wide(number)
-  strength = jnp.where(number > 0, strength, jnp.nan)
+  unknown = jnp.any(jnp.isnan(found.correct), axis=1) | (number == 0)
+  strength = jnp.where(unknown, jnp.nan, strength)
   return _over_texts(strength, found.counted, each)
 
 
@@ -192,10 +193,10 @@ def privacy_leakage(
   >>> privacy_leakage(jnp.array([1.0, 2.0]), jnp.array([3.0])).item()
   -100.0
   """
-  area = _area(forget, holdout)
-  reference = 0.5 if retrained is None else _area(*retrained)
-  rest = 1 - reference
-  return 100 * ((1 - area) - rest) / (rest + 1e-10)
+  # The other class's area, which is 1 - A without its cancellation.
+  found = _area(forget, holdout)
+  rest = 0.5 if retrained is None else _area(*retrained)
+  return 100 * (found - rest) / (rest + 1e-10)
 
 
 def _area(forget: Any, holdout: Any) -> Array:
@@ -206,7 +207,7 @@ def _area(forget: Any, holdout: Any) -> Array:
       f" {list(forget.shape)} and {list(holdout.shape)}."
     )
   scores = jnp.concatenate([forget, holdout])
-  return auc_exact(scores, np.arange(scores.size) >= forget.size)
+  return auc_exact(scores, np.arange(scores.size) < forget.size)
 
 
 def _check_share(share: float) -> None:

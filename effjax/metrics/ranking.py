@@ -163,7 +163,8 @@ def auc_exact(scores: Any, labels: Any) -> Array:
     labels: Like `scores`, bool.
 
   Returns:
-    [] or [A] float32, NaN where one class is absent or a score is NaN.
+    [] or [A], NaN where one class is absent or a score is NaN; float32, or
+    float64 where jax has it and scores are.
 
   Raises:
     ValueError: If the shapes differ or have another rank.
@@ -237,12 +238,12 @@ def _between(scores: Any, positives: Any, negatives: Any) -> Array:
     negatives: [N, ...] bool, disjoint from `positives`.
 
   Returns:
-    [...] float32.
+    [...], see `auc_exact`.
   """
   shape = np.broadcast_shapes(scores.shape, positives.shape)
   if isinstance(scores, np.ndarray):
     arrays = [np.broadcast_to(x, shape) for x in (scores, positives, negatives)]
-    value = np.empty(shape[1:], np.float32)
+    value = np.empty(shape[1:], _wide(scores.dtype))
     for index in np.ndindex(shape[1:]):
       value[index] = _between_host(*(x[(slice(None), *index)] for x in arrays))
     return jnp.asarray(value)
@@ -252,6 +253,10 @@ def _between(scores: Any, positives: Any, negatives: Any) -> Array:
   return function(
     *(jnp.broadcast_to(x, shape) for x in (scores, positives, negatives))
   )
+
+
+def _wide(dtype: Any) -> Any:
+  return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def _between_host(
@@ -290,11 +295,12 @@ def _between_traced(scores: Array, positives: Array, negatives: Array) -> Array:
   upto = jax.lax.cummin(
     jnp.where(last, through, through.shape[0]), reverse=True
   )
-  twice = jnp.where(positives, (below + upto).astype(jnp.float32), 0.0)
+  dtype = _wide(scores.dtype)
+  twice = jnp.where(positives, (below + upto).astype(dtype), 0.0)
   value = counting.long_sum(twice) / (
     2.0
-    * jnp.sum(positives, dtype=jnp.int32).astype(jnp.float32)
-    * jnp.sum(negatives, dtype=jnp.int32).astype(jnp.float32)
+    * jnp.sum(positives, dtype=jnp.int32).astype(dtype)
+    * jnp.sum(negatives, dtype=jnp.int32).astype(dtype)
   )
   return jnp.where(jnp.any(jnp.isnan(scores)), jnp.nan, value)
 

@@ -4,9 +4,9 @@ The slot is the position after a prompt: logits [M, V] for M prompts, ids [M] of
 the objects. Words of several tokens have logits [M, W, V], teacher-forced, and
 ids [M, W] in which negative ones are ignored: a word is right if all its tokens
 are (then greedy decoding says it), its probability is the product of theirs.
-`where` [M] bool leaves rows out, whatever they hold; without any row every mean
-is NaN, and so is the mean over a row whose logits hold NaN. Logarithms are
-natural, ties go to the lowest id.
+`where` [M] bool leaves rows out, whatever they hold, and so do ids that are all
+negative; without any row every mean is NaN, and so is the mean over a row whose
+logits hold NaN. Logarithms are natural, ties go to the lowest id.
 """
 
 from typing import Any, NamedTuple
@@ -27,7 +27,8 @@ class SlotMetrics(NamedTuple):
     prob_target: Probability of the target.
     mean_rank_target: 1 + the number of ids with a higher logit.
     count: int32, the number of rows.
-    old_recall: The old object has the highest logit.
+    old_recall: The old object has the highest logit; this and the next three
+      are means over the rows that have an old object too.
     prob_old: Probability of the old object.
     margin: `prob_target` - `prob_old`.
     new_gt_old: The target is strictly more likely than the old object.
@@ -89,10 +90,12 @@ def slot_metrics(
     ValueError: If the shapes do not fit.
   """
   z, ids, counted = _words(logits, targets)
-  rows = present(where, z.shape[:1]) & jnp.any(counted, axis=-1)
+  rows = asked(targets, where)
   log_target = _log_probability(z, ids, counted)
   token = _take(z, ids)[..., None]
   rank = 1 + jnp.sum(z > token, axis=-1, dtype=jnp.int32)
+  unknown = jnp.any(jnp.isnan(z) | jnp.isnan(token), axis=-1)
+  rank = jnp.where(unknown, jnp.nan, wide(rank))
   found: dict[str, Any] = {
     "accuracy": mean(_right(z, ids, counted), rows),
     "prob_target": mean(jnp.exp(log_target), rows),
@@ -100,17 +103,18 @@ def slot_metrics(
     "count": jnp.sum(rows, dtype=jnp.int32),
   }
   if old is not None:
-    other, old, used = _words(logits if old_logits is None else old_logits, old)
-    log_old = _log_probability(other, old, used)
-    gap = log_target - log_old
+    other, was, used = _words(logits if old_logits is None else old_logits, old)
+    log_old = _log_probability(other, was, used)
+    better = log_target > log_old
     if old_logits is None and z.shape[1] == 1:
       # Exact where probabilities would round to the same.
-      gap = _take(z, ids)[:, 0] - _take(z, old)[:, 0]
+      better = _take(z, ids)[:, 0] > _take(z, was)[:, 0]
+    both = asked(old, rows)
     found |= {
-      "old_recall": mean(_right(other, old, used), rows),
-      "prob_old": mean(jnp.exp(log_old), rows),
-      "margin": mean(jnp.exp(log_target) - jnp.exp(log_old), rows),
-      "new_gt_old": mean(gap > 0, rows),
+      "old_recall": mean(_right(other, was, used), both),
+      "prob_old": mean(jnp.exp(log_old), both),
+      "margin": mean(jnp.exp(log_target) - jnp.exp(log_old), both),
+      "new_gt_old": mean(_known(better, z, other), both),
     }
   if reference_logits is not None:
     before, _, _ = _words(reference_logits, targets)
@@ -143,19 +147,25 @@ def edit_success(logits: Any, targets: Any, *, where: Any = None) -> Array:
   Raises:
     ValueError: If the shapes do not fit.
   """
-  z, targets, counted = _words(logits, targets)
-  rows = present(where, z.shape[:1]) & jnp.any(counted, axis=-1)
-  return mean(_right(z, targets, counted), rows)
+  z, ids, counted = _words(logits, targets)
+  rows = asked(targets, where)
+  return mean(_right(z, ids, counted), rows)
 
 
 def prediction_agreement(
-  logits: Any, reference_logits: Any, *, where: Any = None
+  logits: Any,
+  reference_logits: Any,
+  *,
+  targets: Any = None,
+  where: Any = None,
 ) -> Array:
   """Returns the share of prompts whose answer is what it was.
 
   Args:
-    logits: [M, V], after the edit.
-    reference_logits: [M, V], before.
+    logits: [M, V] or [M, W, V], after the edit.
+    reference_logits: Likewise, before.
+    targets: [M] or [M, W] integers, of which negative ones say what to leave
+      out; None = nothing.
     where: [M] bool, the rows that count.
 
   Returns:
@@ -164,20 +174,32 @@ def prediction_agreement(
   Raises:
     ValueError: If the shapes do not fit.
   """
-  agreed = agreement(logits, reference_logits)
-  return mean(agreed, present(where, agreed.shape))
+  agreed = agreement(logits, reference_logits, targets)
+  if targets is None:
+    return mean(agreed, present(where, agreed.shape))
+  return mean(agreed, asked(targets, where))
 
 
-def agreement(logits: Any, reference_logits: Any) -> Array:
-  """Returns 1 where an answer is what it was, else 0: [M] for logits [M, V]."""
-  logits, before = wide(logits), wide(reference_logits)
-  if logits.ndim != 2 or before.shape != logits.shape:
+def agreement(logits: Any, reference_logits: Any, targets: Any = None) -> Array:
+  """Returns 1 where an answer is what it was, 0 where not, NaN by NaN: [M]."""
+  shapes = [list(jnp.shape(x)) for x in (logits, reference_logits)]
+  if shapes[0] != shapes[1] or len(shapes[0]) not in (2, 3):
     raise ValueError(
-      "logits and reference_logits must both be [M, V], got"
-      f" {list(logits.shape)} and {list(before.shape)}."
+      "logits and reference_logits must both be [M, V] or [M, W, V], got"
+      f" {shapes[0]} and {shapes[1]}."
     )
-  counted = jnp.ones((len(logits), 1), bool)
-  return _agreed(logits[:, None], before[:, None], counted)
+  if targets is None:
+    targets = jnp.zeros(shapes[0][:-1], jnp.int32)
+  z, _, counted = _words(logits, targets)
+  before, _, _ = _words(reference_logits, targets)
+  return _agreed(z, before, counted)
+
+
+def asked(targets: Any, where: Any = None) -> Array:
+  """Returns which rows count and ask for a token: bool [M]."""
+  there = jnp.asarray(targets) >= 0
+  there = jnp.any(there, axis=-1) if there.ndim == 2 else there
+  return present(where, there.shape) & there
 
 
 def by_relation(
@@ -241,9 +263,12 @@ def _right(z: Array, ids: Array, counted: Array) -> Array:
 
 def _agreed(z: Array, before: Array, counted: Array) -> Array:
   same = jnp.argmax(z, axis=-1) == jnp.argmax(before, axis=-1)
-  return _known(jnp.all(same | ~counted, axis=-1), z + before)
+  return _known(jnp.all(same | ~counted, axis=-1), z, before)
 
 
-def _known(answers: Array, z: Array) -> Array:
+def _known(answers: Array, *logits: Array) -> Array:
   """Returns answers [M] as numbers; those by NaN are not right nor wrong."""
-  return jnp.where(jnp.any(jnp.isnan(z), axis=(-2, -1)), jnp.nan, wide(answers))
+  for z in logits:
+    unknown = jnp.any(jnp.isnan(z), axis=(-2, -1))
+    answers = jnp.where(unknown, jnp.nan, wide(answers))
+  return wide(answers)

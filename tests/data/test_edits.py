@@ -454,3 +454,29 @@ def test_forms_of_refusals_and_paraphrases():
   mixed = edit_rows.training_rows(sets, words, mix="edit_only")
   assert mixed.counted.sum(axis=1).tolist() == [2, 2]
   assert asked.keys() == sets.held_out.keys()
+
+
+def test_each_edit_has_its_own_limit_of_facts_of_its_value():
+  # Value 0 has 2,000 subjects, 1 has 50, and all others one of 2 to 4.
+  table = np.repeat([0, 1, 2, 3, 4], [2000, 50, 100, 100, 100])
+  world = worlds.World(object=np.stack([table, table], 1), objects=5)
+  edit = edits.edit_facts(world, [2050, 2150], 0, [0, 1])
+  sets = edit_sets.make_sets(KEY, world, edit)
+  for facts in (sets.train, sets.held_out):
+    values = facts["with_same_value"][:, 3].tolist()
+    assert values.count(0) == 150
+    assert 15 <= values.count(1) <= 35
+  # Edits of one value to one other share one limit, and repeat its facts.
+  same = edits.edit_facts(world, [0, 1, 2], 0, 4)
+  sets = edit_sets.make_sets(KEY, world, same)
+  assert len(sets.train["with_same_value"]) == 150
+  assert len(sets.held_out["with_same_value"]) == 150
+  assert sets.copies["with_same_value"] == 3
+
+
+@pytest.mark.parametrize("relation", [0.5, "0", -1])
+def test_relations_that_are_no_numbers(relation):
+  with pytest.raises(ValueError, match="relation must be a whole number"):
+    edits.make_edit(KEY, WORLDS["iid"], relation=relation)
+  with pytest.raises(ValueError, match="values must be whole numbers"):
+    edits.edit_facts(WORLDS["iid"], [0], 0, [1.7])

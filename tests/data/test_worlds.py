@@ -240,6 +240,9 @@ def test_impossible_worlds(change, message):
       {},
       "object 2 of relation 0 has no",
     ),
+    ([[0, 0, 1, 1]], {}, "another than the majority's"),
+    ([[0, 0, 1, 0]], {"minority_share": 0.9}, "below 0.5, got 0.9"),
+    ([[0, 0, 1, 0, 0]], {}, "cannot be combined"),
   ],
 )
 def test_graphs_that_are_none(edges, options, message):

@@ -219,3 +219,14 @@ def test_a_delta_has_derivatives(way):
   else:
     found = way(size)(v)
   np.testing.assert_allclose(found, wanted, rtol=2e-3)
+
+
+def test_numbers_that_cannot_be():
+  w, c, key, value = np.ones((2, 3)), np.eye(3), np.eye(3)[0], np.ones(2)
+  for edit in (editing.rome, editing.emmet):
+    with pytest.raises(ValueError, match="damping must be 0 or more"):
+      edit(w, c, key, value, damping=-0.5)
+  with pytest.raises(ValueError, match="whole number"):
+    editing.memit(w, c, key, value, 1.0, layers=1.5)
+  small = editing.null_space(jnp.eye(3, dtype=jnp.bfloat16) * 1e-3)
+  np.testing.assert_allclose(small, np.eye(3), atol=1e-6)

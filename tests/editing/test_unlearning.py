@@ -172,3 +172,16 @@ def test_errors():
     editing.nll(NOW, LABELS[:, 1:])
   with pytest.raises(ValueError, match="reference"):
     editing.npo(NOW, BEFORE[:2], LABELS)
+
+
+def test_shapes_that_would_broadcast_are_refused():
+  for mask in (
+    np.ones(LABELS.shape[1], bool),
+    np.ones((1, LABELS.shape[1]), bool),
+    np.full(LABELS.shape, 0.5),
+  ):
+    with pytest.raises(ValueError, match="mask must be bool"):
+      editing.kl(NOW, BEFORE, mask=mask)
+  one = tuple(x[:1] for x in (NOW, BEFORE, OTHERS))
+  with pytest.raises(ValueError, match="1 answers to prefer"):
+    editing.dpo(one, (NOW, BEFORE, LABELS))

@@ -138,3 +138,29 @@ def test_harmonic_mean():
   values = np.array(rows, np.float32)
   found = jax.jit(metrics.harmonic_mean)(values)
   np.testing.assert_allclose(found, [3 / 7, 0, np.nan, np.nan], rtol=1e-6)
+
+
+def test_a_set_of_nan_is_not_a_set_without_rows():
+  diverged = metrics.Probe(jnp.full((2, 3), jnp.nan), ids(1, 1))
+  found = metrics.edit_level(PROBES | {"with_same_value": diverged})
+  assert bool(found.counted["with_same_value"])
+  assert np.isnan(found.preservation)
+  assert np.isnan(found.preservation_min)
+
+
+def test_words_of_several_tokens():
+  words = jnp.stack([says(0, 1), says(1, 2)])  # two words of two tokens
+  right, wrong = jnp.array([[0, 1], [1, 2]]), jnp.array([[0, 1], [1, 0]])
+  probes = {
+    "edited": (words, right),
+    "reg_data": (words, wrong, says(0, 1, 2, 2).reshape(2, 2, 3)),
+  }
+  found = metrics.edit_level(probes)
+  assert (found.efficacy, found.preservation, found.locality) == (1.0, 0.5, 0.5)
+  where = jnp.array([True, True])
+  moved = metrics.propagation(words, wrong, right, where=where)
+  # Only the second one's values differ, and it says the new one.
+  assert (moved.stay, moved.follow, int(moved.count)) == (0.0, 1.0, 1)
+  fed = jnp.stack([says(0, 1), says(1, 0)])
+  moved = metrics.propagation(words, wrong, right, old_logits=fed)
+  assert (moved.stay, moved.follow) == (1.0, 1.0)

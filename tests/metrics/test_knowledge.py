@@ -88,3 +88,25 @@ def test_zsre():
     np.testing.assert_allclose(losses[b], expected, rtol=1e-5)
   with pytest.raises(ValueError, match="reference"):
     metrics.zsre((logits, labels), convention="published")
+
+
+def test_a_model_that_says_nan_is_neither_right_nor_wrong():
+  labels = np.zeros((2, 3), int)
+  logits = np.ones((2, 3, 4), np.float32)
+  logits[1, 0] = np.nan
+  shares = {
+    "token_accuracy": metrics.token_accuracy(logits, labels),
+    "exact_memorization": metrics.exact_memorization(logits, labels),
+    "extraction_strength": metrics.extraction_strength(logits, labels),
+    "agreement": metrics.token_agreement(logits, 0 * logits + 1, labels),
+  }
+  assert all(np.isnan(x) for x in shares.values()), shares
+  # Where nothing is asked, nothing is unknown.
+  labels[1, 1] = -100
+  shares = {
+    "token_accuracy": metrics.token_accuracy(logits, labels),
+    "exact_memorization": metrics.exact_memorization(logits, labels),
+    "extraction_strength": metrics.extraction_strength(logits, labels),
+    "agreement": metrics.token_agreement(logits, np.ones((2, 3, 4)), labels),
+  }
+  assert all(x == 1.0 for x in shares.values()), shares

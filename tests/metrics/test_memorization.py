@@ -144,3 +144,23 @@ def test_errors():
     metrics.min_k(LOGITS, LABELS, share=0.0)
   with pytest.raises(ValueError, match=r"\[B, T, V\]"):
     metrics.exact_memorization(LOGITS, LABELS[1:])
+
+
+def test_leakage_of_areas_near_one_keeps_its_digits():
+  # One of 3,000 texts to forget lies above one never seen: areas of almost 1.
+  forget, holdout = np.arange(3000.0), np.arange(2999.0, 5999.0)
+  other = (np.arange(3000.0), np.arange(2998.0, 5998.0))
+  ties = [
+    (f[:, None] > h).sum() + (f[:, None] == h).sum() / 2
+    for f, h in ((forget, holdout), other)
+  ]
+  first, rest = (x / 9e6 for x in ties)
+  wanted = 100 * (first - rest) / (rest + 1e-10)
+  found = metrics.privacy_leakage(forget, holdout, retrained=other)
+  np.testing.assert_allclose(found, wanted, rtol=1e-4)
+  with jax.enable_x64(True):
+    found = metrics.privacy_leakage(forget, holdout, retrained=other)
+    traced = jax.jit(
+      lambda f, h, *o: metrics.privacy_leakage(f, h, retrained=o)
+    )(forget, holdout, *other)
+  np.testing.assert_allclose([found, traced], wanted, rtol=1e-9)

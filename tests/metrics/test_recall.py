@@ -118,3 +118,35 @@ def test_by_relation():
 def test_errors(wrong, words):
   with pytest.raises(ValueError, match=words):
     wrong()
+
+
+def test_an_old_object_that_is_ignored_does_not_count():
+  logits = np.array([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+  found = metrics.slot_metrics(logits, [0, 1], old=[1, -100])
+  alone = metrics.slot_metrics(logits[:1], [0], old=[1])
+  assert int(found.count) == 2
+  for name in ("old_recall", "prob_old", "margin", "new_gt_old"):
+    assert float(getattr(found, name)) == float(getattr(alone, name)), name
+
+
+def test_rows_with_nan_are_not_the_best():
+  logits = np.full((1, 5), np.nan)
+  found = metrics.slot_metrics(logits, [2], old=[0])
+  measured = found._asdict() | {"count": None}
+  assert all(np.isnan(x) for x in measured.values() if x is not None)
+  # What has no logit at all loses to what has one, and is as likely as another.
+  logits = np.array([[0.0, -np.inf, -np.inf]])
+  found = metrics.slot_metrics(logits, [1], old=[2])
+  assert float(found.new_gt_old) == 0
+  assert float(found.mean_rank_target) == 2
+
+
+def test_answers_of_several_tokens_that_stay():
+  before = np.eye(3)[[[0, 1], [1, 2], [2, 2]]]
+  after = np.eye(3)[[[0, 1], [1, 0], [2, 0]]]
+  share = metrics.prediction_agreement
+  assert float(share(after, before)) == np.float32(1 / 3)
+  targets = np.array([[0, 0], [0, 0], [0, -100]])
+  assert float(share(after, before, targets=targets)) == np.float32(2 / 3)
+  where = np.array([False, True, True])
+  assert float(share(after, before, targets=targets, where=where)) == 0.5

@@ -60,7 +60,10 @@ def ask(
     prompts.append(
       {
         name: sentences.prompts(
-          about.words, facts, sets.forms.get(name, "sro"), leading_end=True
+          about.words,
+          facts,
+          _up_to_object(sets.forms.get(name, "sro")),
+          leading_end=True,
         )
         for name, facts in chosen.items()
       }
@@ -80,6 +83,14 @@ def ask(
     **{k: jnp.asarray(v.astype(np.int32)) for k, v in joined.items()},
     names=jnp.ones((len(made), len(names)), bool),
   )
+
+
+def _up_to_object(form: str) -> str:
+  """Put what precedes the object of an answer into the prompt."""
+  pattern = sentences.pattern_of(form)
+  before, _, behind = pattern.partition("|")
+  *given, last = behind.split() or [""]
+  return " ".join([before, *given, "| o"]) if last == "o" else form
 
 
 def _propagated(world: worlds.World, sets: Sets) -> dict[str, np.ndarray]:
@@ -187,10 +198,11 @@ def summary(
   Returns:
     `efficacy`, `preservation`, the mean over sets that should stay, and
     `preservation_min`; `locality`, the share of all their prompts that are
-    answered as before; `old_recall`, `generalization`, `score`, the harmonic
-    mean of efficacy and preservation, and `aggregate`, that of efficacy,
-    generalization if it is measured, and locality, each [...]; and the
-    accuracy of every set as `set/NAME`.
+    answered as before; `old_recall`; `generalization`, the mean over forms of
+    paraphrases; `score`, the harmonic mean of efficacy and preservation;
+    `harmonic_egl` and `harmonic_el`, that of efficacy, generalization, which
+    the second leaves out, and locality, each [...] and NaN where it is not
+    measured; and the accuracy of every set as `set/NAME`.
   """
   accuracy = np.asarray(measured["accuracy"], np.float64)
   agreed = np.asarray(measured["agreement"], np.float64)
@@ -205,16 +217,21 @@ def summary(
   with np.errstate(invalid="ignore", divide="ignore"):
     score = np.where(e * p > 0, 2 * e * p / (e + p), 0.0)
     local = agreements / weights.sum(axis=-1)
-  terms = [e, *([of["paraphrase"]] if "paraphrase" in of else []), local]
+  others = [of[name] for name in names if name.startswith("paraphrase")]
+  g = np.mean(others, axis=0) if others else nothing
+  harmonic = lambda *terms: np.asarray(
+    metrics.harmonic_mean(np.stack(terms, -1))
+  )
   return {
     "efficacy": e,
     "preservation": p,
     "preservation_min": np.asarray(stays.minimum, np.float64),
     "locality": local,
     "old_recall": of.get("old", nothing),
-    "generalization": of.get("paraphrase", nothing),
+    "generalization": g,
     "score": np.where(np.isnan(e) | np.isnan(p), np.nan, score),
-    "aggregate": np.asarray(metrics.harmonic_mean(np.stack(terms, -1))),
+    "harmonic_egl": harmonic(e, g, local),
+    "harmonic_el": harmonic(e, local),
   } | {f"set/{name}": value for name, value in of.items()}
 
 

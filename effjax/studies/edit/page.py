@@ -225,13 +225,16 @@ def _caption(results: Mapping[str, Any]) -> str:
 
 def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
   titles = findings.titles(results)
+  told = [row["generalization"]["estimate"] for row in _rows(results, mix)]
+  paraphrased = any(not math.isnan(elements.number(x)) for x in told)
+  aggregate = "harmonic_egl" if paraphrased else "harmonic_el"
   columns = [
     "arm",
     elements.Column("learning rate"),
     *(elements.Column(text, digits=2) for text in findings.TOLD),
     elements.Column("preserved at first success", digits=2),
     elements.Column("score", digits=2),
-    elements.Column("aggregate", digits=2),
+    elements.Column(f"aggregate of {3 if paraphrased else 2}", digits=2),
   ]
   rows = [
     [
@@ -240,13 +243,13 @@ def _table(results: Mapping[str, Any], mix: str) -> elements.Table:
       *(row[name] for name in findings.TOLD.values()),
       row["first_preservation"],
       row["score"],
-      row["aggregate"],
+      row[aggregate],
     ]
     for row in _rows(results, mix)
   ]
   notes = [
     "The score is the harmonic mean of edited and preserved; the aggregate that"
-    " of edited, paraphrases where a world has them, and the share of unedited"
+    f" of edited, {'paraphrases, ' * paraphrased}and the share of unedited"
     " facts that are answered as before, rightly or not.",
     *findings.edge_notes(_rows(results, mix), titles),
   ]

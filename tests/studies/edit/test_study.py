@@ -323,5 +323,7 @@ def test_the_aggregate_is_of_what_there_is(paraphrased):
   wanted = len(terms) / sum(1 / x for x in terms)
   one = {name: value[0, 0, 0] for name, value in found.items()}
   np.testing.assert_allclose(one["locality"], [local, 1.0])
-  np.testing.assert_allclose(one["aggregate"], [wanted, 0.0], rtol=1e-6)
+  name = "harmonic_egl" if paraphrased else "harmonic_el"
+  np.testing.assert_allclose(one[name], [wanted, 0.0], rtol=1e-6)
+  assert np.isnan(one["harmonic_egl"]).all() == (not paraphrased)
   np.testing.assert_allclose(one["score"][0], 2 / (1 / 0.8 + 1 / 0.8))

@@ -39,6 +39,7 @@ _LINEAR = {
   "slice",
   "split",
   "squeeze",
+  "tile",
   "transpose",
 }
 

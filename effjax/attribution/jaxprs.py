@@ -125,8 +125,21 @@ class Graph:
     return len(self.values) - 1
 
 
+class _How(NamedTuple):
+  """What `trace` is asked for."""
+
+  stops: bool
+  loops: bool
+
+
 def trace(
-  f: Callable, names: Sequence[str], params: Any, x: Any, stops: bool = True
+  f: Callable,
+  names: Sequence[str],
+  params: Any,
+  x: Any,
+  *,
+  stops: bool = True,
+  loops: bool = False,
 ) -> Graph:
   """Writes a model as operations.
 
@@ -136,6 +149,8 @@ def trace(
     params: A tree of arrays and numbers.
     x: An array.
     stops: Whether `jax.lax.stop_gradient` makes a value independent of x.
+    loops: Whether a loop or branch that x passes through is one operation
+      instead of an error.
 
   Returns:
     The operations.
@@ -155,7 +170,8 @@ def trace(
   var = closed.jaxpr.invars[-1]
   graph.x = graph.add(Value(var.aval.shape, var.aval.dtype, True))
   operands = [*graph.parameters, graph.x]
-  outputs = _inline(graph, closed.jaxpr, closed.consts, operands, stops)
+  how = _How(stops, loops)
+  outputs = _inline(graph, closed.jaxpr, closed.consts, operands, how)
   graph.output = outputs[0]
   if not graph.values[graph.output].depends:
     raise ValueError(
@@ -191,7 +207,7 @@ def run(graph: Graph, params: Any, x: Any) -> list[Array]:
 
 
 def _inline(
-  graph: Graph, jaxpr: Any, constants: Sequence, inputs: Sequence, stops: bool
+  graph: Graph, jaxpr: Any, constants: Sequence, inputs: Sequence, how: _How
 ) -> list[int]:
   """Appends the operations of a jaxpr; returns the numbers of its results."""
   table = dict(zip(jaxpr.invars, inputs, strict=True))
@@ -205,7 +221,7 @@ def _inline(
 
   for eqn in jaxpr.eqns:
     numbers = tuple(read(atom) for atom in eqn.invars)
-    results = _append(graph, eqn, numbers, stops)
+    results = _append(graph, eqn, numbers, how)
     table.update(zip(eqn.outvars, results, strict=True))
   return [read(atom) for atom in jaxpr.outvars]
 
@@ -220,7 +236,7 @@ def _constant(graph: Graph, value: Any, sources: tuple[str, ...]) -> int:
 
 
 def _append(
-  graph: Graph, eqn: Any, inputs: tuple[int, ...], stops: bool
+  graph: Graph, eqn: Any, inputs: tuple[int, ...], how: _How
 ) -> Sequence[int]:
   """Appends an equation, written out if it is a call."""
   name = eqn.primitive.name
@@ -232,20 +248,21 @@ def _append(
   evaluate = _evaluation(eqn, depends)
   if name in CALLS and kernel is None:
     jaxpr, constants = inner(eqn)
-    outputs = _inline(graph, jaxpr, constants, inputs, stops)
+    outputs = _inline(graph, jaxpr, constants, inputs, how)
     if name in CUSTOM and any(depends):
       graph.nodes.append(
         Node(name, eqn.params, inputs, tuple(outputs), evaluate, again=True)
       )
     return outputs
-  if any(depends) and holds_jaxpr(eqn) and kernel is None:
+  opaque = any(depends) and holds_jaxpr(eqn) and kernel is None
+  if opaque and not how.loops:
     raise ValueError(
       f"x passes through the primitive {name!r}, inside of which rules cannot"
       " be applied; write the loop or branch out in Python (unrolled, without"
       " jax.lax.scan, while_loop or cond), or use a method of gradients such as"
       " integrated_gradients"
     )
-  follows = any(depends) and not (name == "stop_gradient" and stops)
+  follows = any(depends) and not (name == "stop_gradient" and how.stops)
   sources = dict.fromkeys(s for value in known for s in value.sources)
   scalar = known[0].scalar if name in _KEEPS_SCALARS else None
   outputs = tuple(

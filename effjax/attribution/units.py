@@ -27,11 +27,13 @@ _MOVES = {
   "reduce_precision",
   "reshape",
   "rev",
+  "scatter",
   "select_n",
   "sharding_constraint",
   "slice",
   "split",
   "squeeze",
+  "tile",
   "transpose",
 }
 _SUMS = {
@@ -42,6 +44,7 @@ _SUMS = {
   "dot_general",
   "reduce_sum",
   "reduce_window_sum",
+  "scatter-add",
   "sub",
 }
 _AFFINE = {"add", "add_any", "convert_element_type", "div", "mul", "neg", "sub"}

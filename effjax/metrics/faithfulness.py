@@ -84,6 +84,8 @@ def insertion_deletion(
   """
   x, target = _read(f, params, x, target)
   maps, axes = jnp.asarray(maps), tuple(axes)
+  # Numbers without a sign have no descending order by their negatives.
+  maps = maps if maps.dtype == jnp.float64 else maps.astype(jnp.float32)
   shape = x.shape[:1] + tuple(x.shape[a] for a in axes)
   if maps.shape != shape or list(axes) != sorted(set(axes)):
     raise ValueError(
@@ -331,7 +333,10 @@ def _sensitivity(key, explain, x, radius, samples, relative, chunk_size):
     return jnp.linalg.norm(maps - centre, axis=1)
 
   largest = jnp.max(_each(distance, samples, chunk_size), axis=0)
-  return largest / jnp.linalg.norm(centre, axis=1) if relative else largest
+  if not relative:
+    return largest
+  size = jnp.linalg.norm(centre, axis=1)
+  return jnp.where(size > 0, largest / size, jnp.nan)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 7, 8, 9, 10))

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 
 from effjax.models import layers
 
 Tree = Any
+_COLLECTION, _NAME = "effjax_met", "met"
 
 
 class Layer(NamedTuple):
@@ -97,22 +99,28 @@ class Capture:
     return found
 
   def _apply(self, params: Tree, x: jax.Array) -> tuple[Any, dict, dict]:
-    called: dict[str, list[jax.Array]] = {}
     known: dict[str, Layer] = {}
 
     def intercept(call, arguments, options, context):
       layer = _layer(context.module)
       if context.method_name == "__call__" and layer is not None:
-        path = "/".join((*context.module.path, "kernel"))
         given = arguments[0] if arguments else next(iter(options.values()))
-        called.setdefault(path, []).append(given)
-        known[path] = layer
+        # A collection of variables leads out of `nn.remat`, and not of loops.
+        if context.module.sow(_COLLECTION, _NAME, given):
+          known["/".join((*context.module.path, "kernel"))] = layer
       return call(*arguments, **options)
 
     with nn.intercept_methods(intercept):
-      logits = self.module.apply(
-        {**self.variables, "params": params}, x, **self.options
+      logits, sown = self.module.apply(
+        {**self.variables, "params": params},
+        x,
+        mutable=[_COLLECTION],
+        **self.options,
       )
+    flat = traverse_util.flatten_dict(sown.get(_COLLECTION, {}), sep="/")
+    called = {
+      path: list(flat[path.removesuffix("kernel") + _NAME]) for path in known
+    }
     return logits, called, known
 
 
@@ -120,8 +128,8 @@ def capture(module: nn.Module, variables: Tree, **options: Any) -> Capture:
   """Make a function of a linen model that gives the inputs of its layers too.
 
   Dense layers and convolutions of images are captured, `flax.linen`'s and those
-  of `models.layers`. Convolutions that wrap around, reflect, or dilate their
-  inputs are not.
+  of `models.layers`, also within `nn.remat`. Convolutions that wrap around,
+  reflect, or dilate their inputs are not, nor what is within `nn.scan`.
 
   Args:
     module: The model.

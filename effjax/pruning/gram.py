@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Padding = str | int | Sequence[tuple[int, int]]
@@ -178,6 +179,8 @@ def _padded(x, kernel_size, strides, padding, dilation, groups, name):
     The images, rows and columns of the outputs, and of the window, its step and
     its dilation.
   """
+  if not isinstance(groups, int | np.integer) or groups < 1:
+    raise ValueError(f"groups must be a whole number from 1 on, got {groups!r}")
   if x.ndim != 4 or x.shape[3] % groups:
     raise ValueError(
       f"{name} needs images [N, H, W, C] with C divisible by groups={groups},"
@@ -200,20 +203,32 @@ def _padded(x, kernel_size, strides, padding, dilation, groups, name):
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-  pair = (value, value) if isinstance(value, int) else tuple(value)
-  if len(pair) != 2 or min(pair) < 1:
+  pair = np.broadcast_to(value, (2,)) if np.ndim(value) == 0 else tuple(value)
+  if len(pair) != 2 or min(pair) < 1 or any(a != int(a) for a in pair):
     raise ValueError(f"{value!r} is not a positive number or two of them")
-  return pair
+  return int(pair[0]), int(pair[1])
 
 
 def _pads(sizes, padding, window, strides, dilation):
   """Return (before, after) for rows and for columns."""
-  if isinstance(padding, int):
-    return ((padding, padding),) * 2
   if not isinstance(padding, str):
-    return tuple(tuple(pair) for pair in padding)
+    # A number, one for rows and columns, or (before, after) of both.
+    pads = np.asarray(padding)
+    pads = pads[:, None] if pads.ndim == 1 else pads
+    if pads.shape not in ((), (2, 1), (2, 2)) or not _whole(pads):
+      raise ValueError(
+        "padding must be 'SAME', 'VALID', a number from 0 on, one for rows and"
+        f" columns, or a pair (before, after) for each; got {padding!r}"
+      )
+    return tuple(map(tuple, np.broadcast_to(pads, (2, 2)).tolist()))
+  if padding.upper() not in ("SAME", "VALID"):
+    raise ValueError(f"padding must be 'SAME' or 'VALID', got {padding!r}")
   spread = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
   return tuple(lax.padtype_to_pads(sizes, spread, strides, padding.upper()))
+
+
+def _whole(numbers: np.ndarray) -> bool:
+  return np.issubdtype(numbers.dtype, np.integer) and numbers.min() >= 0
 
 
 def _rows_pay(shape, sizes, window, strides, dilation, groups):

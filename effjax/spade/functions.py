@@ -61,7 +61,7 @@ class FunctionCapture:
   def _find(self, params, x):
     """Find the layers: the number of the input, its axes, what is known."""
     names = jax.tree.leaves(trees.names(params))
-    graph = jaxprs.trace(self.f, names, params, x)
+    graph = jaxprs.trace(self.f, names, params, x, stops=False, loops=True)
     by_number = dict(zip(graph.parameters, names, strict=True))
     makers = {node.outputs[0]: node for node in graph.nodes}
     found, several = {}, set()
@@ -89,7 +89,7 @@ def capture_function(f: Callable) -> FunctionCapture:
   Layers are products of x with one parameter of rank 2, and convolutions of
   images with one of rank 4, in any order of their axes. A layer that is spelled
   otherwise, hidden in a loop, or called twice is not captured; for linen models
-  `models.capture` knows more.
+  `models.capture` knows more. The first axis of x is that of copies.
 
   Args:
     f: `(params, x) -> logits [N, A]`, of any framework: parameters are an
@@ -145,10 +145,10 @@ def _read(node: Any, rank: int) -> tuple[Callable, Layer] | None:
   """
   if node.primitive == "dot_general" and rank == 2:
     contracted, batched = node.params["dimension_numbers"]
+    if any(batched) or len(contracted[0]) != 1:
+      return None
     (axis,) = contracted[node.kernel]
     (channel,) = contracted[1 - node.kernel]
-    if any(batched):
-      return None
     last = lambda rank: (*(a for a in range(rank) if a != channel), channel)
     return last, Layer((axis, 1 - axis))
   if node.primitive != "conv_general_dilated" or rank != 4:

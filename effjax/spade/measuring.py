@@ -176,28 +176,22 @@ def measure(
 @functools.lru_cache(maxsize=64)
 def _passes(run: Run, plan: Plan, several: bool) -> Callable:
   """Compile the passes over the copies that gather what layers meet."""
-  many = -(-plan.copies // plan.chunk_size)
+  many, rest = divmod(plan.copies, plan.chunk_size)
+  kept = {task.path for task in plan.tasks if task.keeps_inputs}
 
-  def step(key, params, x, start):
-    numbers = start + jnp.arange(plan.chunk_size)
+  def step(key, params, x, start, count):
+    numbers = start + jnp.arange(count)
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
     _, inputs = run.capture(params, _copies(run, keys, x))
-    # What is beyond the last copy counts as zeros, which add nothing.
-    real = numbers < plan.copies
-    found = {}
-    for task in plan.tasks:
-      given = inputs[task.path]
-      rows = given.reshape(plan.chunk_size, -1)
-      rows = jnp.where(real[:, None], rows, jnp.zeros((), rows.dtype))
-      gather = met if task.keeps_inputs else _gram
-      found[task.path] = gather(task, rows.reshape(given.shape))
-    return found
+    return {
+      task.path: (met if task.keeps_inputs else _gram)(task, inputs[task.path])
+      for task in plan.tasks
+    }
 
-  def passes(key, params, x):
-    first = step(key, params, x, 0)
+  def full_chunks(key, params, x):
+    first = step(key, params, x, 0, plan.chunk_size)
     if many == 1:
       return first
-    kept = {task.path for task in plan.tasks if task.keeps_inputs}
     room = {
       path: jnp.pad(part, ((0, (many - 1) * len(part)), (0, 0)))
       if path in kept
@@ -206,7 +200,7 @@ def _passes(run: Run, plan: Plan, several: bool) -> Callable:
     }
 
     def more(i, room):
-      found = step(key, params, x, i * plan.chunk_size)
+      found = step(key, params, x, i * plan.chunk_size, plan.chunk_size)
       return {
         path: jax.lax.dynamic_update_slice_in_dim(
           room[path], part, i * len(part), axis=0
@@ -217,6 +211,19 @@ def _passes(run: Run, plan: Plan, several: bool) -> Callable:
       }
 
     return jax.lax.fori_loop(1, many, more, room)
+
+  def passes(key, params, x):
+    found = full_chunks(key, params, x)
+    if not rest:
+      return found
+    # Its own pass: nothing says which inputs of a layer belong to which copy.
+    last = step(key, params, x, many * plan.chunk_size, rest)
+    return {
+      path: jnp.concatenate([part, last[path]])
+      if path in kept
+      else part + last[path]
+      for path, part in found.items()
+    }
 
   def one(key, params, x):
     at_copies, at_solvers = jax.random.split(key)

@@ -98,6 +98,7 @@ def make_plan(
   if not isinstance(copies, int) or copies < 1:
     raise ValueError(f"copies must be a whole number from 1 on, got {copies!r}")
   leaves, structure = jax.tree.flatten((params, inputs))
+  _check_leaves(params)
   shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
   captured, told = _look(capture, structure, shapes)
   layers = told if layers is None else layers
@@ -164,23 +165,52 @@ def find_shares(
   Raises:
     ValueError: If a kernel has no rule, a rule no kernel, or a share is none.
   """
-  if isinstance(sparsities, int | float):
+  if _is_number(sparsities):
     # One number is meant for what can be pruned.
     shares = {name: sparsities if name in captured else None for name in flat}
+  elif isinstance(sparsities, Mapping):
+    raise ValueError(
+      "sparsities must be a share, or rules (pattern, share) in their order; of"
+      " a tree of shares make rules: a pattern is the path of a kernel"
+    )
   else:
     shares = trees.assign(flat, list(sparsities))
     # Every rule has to matter, or it is misspelt.
     for pattern, _ in sparsities:
       trees.select(flat, pattern)
-  for name, share in shares.items():
-    if share is None:
-      continue
-    if not isinstance(share, int | float) or not 0.0 <= share <= 1.0:
+  return {
+    name: None if share is None else _share(name, share)
+    for name, share in shares.items()
+  }
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) or getattr(value, "ndim", 1) == 0
+
+
+def _share(name: str, share: Any) -> float:
+  if isinstance(share, jax.core.Tracer):
+    raise ValueError(
+      f"the sparsity of {name!r} is traced; programs are compiled for one, so"
+      " it must be a number"
+    )
+  if not _is_number(share) or not 0.0 <= share <= 1.0:
+    raise ValueError(
+      f"the sparsity of {name!r} must be from 0 to 1, or None to leave the"
+      f" layer as it is; got {share!r}"
+    )
+  return float(share)
+
+
+def _check_leaves(params: Tree) -> None:
+  for name, leaf in zip(
+    jax.tree.leaves(trees.names(params)), jax.tree.leaves(params), strict=True
+  ):
+    if not hasattr(leaf, "shape"):
       raise ValueError(
-        f"the sparsity of {name!r} must be from 0 to 1, or None to leave the"
-        f" layer as it is; got {share!r}"
+        f"the leaf {name!r} is no array but {type(leaf).__name__}: keep what is"
+        " not pruned or trained out of params, as equinox.partition does"
       )
-  return shares
 
 
 def _task(

@@ -1,11 +1,13 @@
 """Ways to prune one layer for the inputs that it meets."""
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from effjax import pruning
 from effjax.pruning import obs
@@ -21,7 +23,7 @@ class Problem(NamedTuple):
     matrix: Its weights [O, I].
     met: The Gram matrix of its inputs [I, I], or few inputs as they are [M, I].
     few_inputs: Whether `met` is inputs.
-    sparsity: The share to prune.
+    sparsity: The share to prune, a number.
     taps: How many neighbours of a row are the taps of one input channel.
     mask_block: Columns whose entries are chosen together, None for the solver's
       own choice.
@@ -33,7 +35,7 @@ class Problem(NamedTuple):
   matrix: jax.Array
   met: jax.Array
   few_inputs: bool
-  sparsity: Any
+  sparsity: float
   taps: int
   mask_block: int | None
   damping: float
@@ -70,18 +72,28 @@ def exact_obs(problem: Problem) -> obs.Solution:
   """Remove the cheapest weight, one after the other.
 
   Args:
-    problem: The layer; layers of more than 512 inputs take long.
+    problem: The layer; layers of more than 512 inputs take long. By the
+      reference as many neighbouring input channels of a tap go together as a
+      kernel has taps.
 
   Returns:
-    The solution, of SPADE (arXiv 2310.04519).
+    The solution, of SPADE (arXiv 2310.04519), whose program adds no damping.
   """
-  few, met = problem.few_inputs, problem.met
-  return obs.exact_obs(
-    problem.matrix,
-    pruning.input_gram(met) if few else met,
-    problem.sparsity,
+  met, taps = problem.met, problem.taps
+  gram = pruning.input_gram(met) if problem.few_inputs else met
+  solve = functools.partial(
+    obs.exact_obs,
+    sparsity=problem.sparsity,
     damping=problem.damping,
     convention=problem.convention,
+  )
+  if problem.convention == "exact" or taps == 1:
+    return solve(problem.matrix, gram)
+  by_tap = np.arange(gram.shape[0]).reshape(-1, taps).T.reshape(-1)
+  found = solve(problem.matrix[:, by_tap], gram[by_tap][:, by_tap], block=taps)
+  back = np.argsort(by_tap)
+  return found._replace(
+    weights=found.weights[:, back], mask=found.mask[:, back]
   )
 
 
@@ -89,7 +101,8 @@ def wanda(problem: Problem) -> obs.Solution:
   """Keep in each row the largest products of weight and input norm.
 
   Args:
-    problem: The layer.
+    problem: The layer. By the reference floor(sparsity * I) go in each row, of
+      equal products the first ones.
 
   Returns:
     The weights that stay, as they were (Sun et al. 2023, arXiv 2306.11695).
@@ -100,7 +113,12 @@ def wanda(problem: Problem) -> obs.Solution:
   else:
     squares = jnp.diagonal(met)
   norms = jnp.sqrt(squares)
-  return _chosen(problem, jnp.abs(problem.matrix) * norms[None, :], axis=1)
+  scores = jnp.abs(problem.matrix) * norms[None, :]
+  if problem.convention == "exact":
+    return _chosen(problem, scores, axis=1)
+  removed = math.floor(scores.shape[1] * problem.sparsity)
+  order = jnp.argsort(jnp.argsort(scores, axis=1, stable=True), axis=1)
+  return _kept(problem, order >= removed)
 
 
 def magnitude(problem: Problem) -> obs.Solution:
@@ -131,10 +149,15 @@ def random(problem: Problem) -> obs.Solution:
 def _chosen(
   problem: Problem, scores: jax.Array, axis: int | None
 ) -> obs.Solution:
-  """Keep the weights with the largest scores and change none."""
+  """Keep the weights with the largest scores."""
   mask = pruning.topk(
     scores, problem.sparsity, axis=axis, convention=problem.convention
   )
+  return _kept(problem, mask)
+
+
+def _kept(problem: Problem, mask: jax.Array) -> obs.Solution:
+  """Keep the weights of a mask and change none."""
   weights = jnp.where(mask, problem.matrix, 0.0)
   change = problem.matrix - weights
   product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)

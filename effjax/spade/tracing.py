@@ -87,8 +87,8 @@ def trace(
       `capture.layers(params, x)` says, and where that is missing kernels
       [I, O] of dense layers.
     solver: A key of `SOLVERS`.
-    mask_block: Columns whose entries are chosen together; see
-      `solvers.sparsegpt`.
+    mask_block: Columns whose entries are chosen together, of `sparsegpt`
+      alone; see `solvers.sparsegpt`.
     damping: What is added to the diagonal of a Gram matrix, as a share of its
       mean; more where a factorisation fails.
     chunk_size: Copies that go through the network together; by default what
@@ -120,7 +120,7 @@ def trace(
   >>> pruned["kernel"].shape, int(jnp.sum(pruned["kernel"] == 0.0))
   ((1, 3, 2), 3)
   """
-  _check_solver(solver)
+  _check_solver(solver, mask_block)
   x = jnp.asarray(x)
   if not x.ndim or not x.shape[0]:
     raise ValueError(f"x must be examples [B, ...], got shape {x.shape}")
@@ -208,7 +208,7 @@ def prune_layers(
   >>> prune_layers(params, found, 0.5)["a"].tolist()
   [[1.0], [0.0]]
   """
-  _check_solver(solver)
+  _check_solver(solver, mask_block)
   known = {**found.grams, **found.inputs}
   shares = find_shares(list_kernels(params), known, sparsities)
   for path, share in shares.items():
@@ -366,8 +366,13 @@ def _put_back(params: Tree, kernels: dict[str, jax.Array], other: Callable):
   return jax.tree.structure(params).unflatten(leaves)
 
 
-def _check_solver(solver: str) -> None:
+def _check_solver(solver: str, mask_block: int | None) -> None:
   if solver not in SOLVERS:
     raise ValueError(
       f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}"
+    )
+  if mask_block is not None and solver != "sparsegpt":
+    raise ValueError(
+      f"mask_block={mask_block} is for the solver 'sparsegpt'; {solver!r} does"
+      " not choose by blocks"
     )

@@ -155,3 +155,22 @@ def test_errors():
     attribution.deep_lift(lambda w, x: x, None, x, 0, maxpool="max")
   with pytest.raises(ValueError, match="baseline must be"):
     attribution.deep_lift(lambda w, x: x, None, x, 0, baseline=jnp.ones(3))
+
+
+@pytest.mark.parametrize(
+  "spread",
+  [
+    lambda x: jnp.tile(x, (1, 2)),
+    lambda x: jnp.concatenate([x, x], 1).at[:, 0].set(0.5),
+    lambda x: jnp.concatenate([x, x], 1).at[:, 1].add(x[:, 0]),
+    lambda x: jnp.concatenate([x, x], 1).at[jnp.arange(2), 3].set(x[:, 2]),
+  ],
+)
+def test_moves_of_entries(spread):
+  weights = jax.random.normal(jax.random.key(0), (12, 3))
+  x = jax.random.normal(jax.random.key(1), (2, 6))
+  f = lambda w, x: jax.nn.relu(spread(x)) @ w
+  found = attribution.deep_lift(f, weights, x, 1)
+  gap = (f(weights, x) - f(weights, jnp.zeros_like(x)))[:, 1]
+  np.testing.assert_allclose(jnp.sum(found, 1), gap, atol=1e-5)
+  assert attribution.lrp(f, weights, x, 1).shape == x.shape

@@ -254,3 +254,22 @@ def test_mistakes_are_named():
   ]:
     with pytest.raises(ValueError, match=message):
       call()
+
+
+def test_maps_of_any_type_are_read_alike():
+  f = lambda w, x: jnp.stack([jnp.sum(x, (1, 2)) * w, 0 * x[:, 0, 0]], 1)
+  x = jnp.arange(4.0).reshape(1, 2, 2)
+  maps = np.array([[[0, 1], [2, 3]]])
+  curves = [
+    metrics.insertion_deletion(f, 1.0, x, 0, maps.astype(kind), step=1)
+    for kind in (np.float32, np.int32, np.uint8)
+  ]
+  for found in curves[1:]:
+    np.testing.assert_array_equal(found.deletion, curves[0].deletion)
+
+
+def test_relative_to_a_map_of_nothing():
+  explain = lambda x: jax.nn.relu(x - 1.0)
+  key, x = jax.random.key(0), jnp.ones((2, 3))
+  found = metrics.sensitivity(key, explain, x, relative=True)
+  assert np.isnan(found).all()

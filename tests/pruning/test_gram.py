@@ -135,3 +135,28 @@ def test_mistakes():
     pruning.input_gram(jnp.float32(1.0))
   with pytest.raises(ValueError, match="a kernel is"):
     pruning.kernel_to_matrix(jnp.ones(3))
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"padding": "CIRCULAR"}, "'SAME' or 'VALID'"),
+    ({"padding": -1}, "a number from 0 on"),
+    ({"padding": ((1, 1), (1,), (0,))}, "padding|inhomogeneous"),
+    ({"groups": 0}, "groups must be a whole number"),
+    ({"groups": -1}, "groups must be a whole number"),
+    ({"kernel_size": 0}, "not a positive number"),
+  ],
+)
+def test_geometry_that_is_none(options, message):
+  options = {"kernel_size": 3} | options
+  with pytest.raises(ValueError, match=message):
+    pruning.conv_input_gram(jnp.ones((1, 5, 5, 2)), **options)
+
+
+def test_spellings_of_a_geometry():
+  x = jax.random.normal(jax.random.key(0), (2, 6, 5, 2))
+  gram = lambda size, padding: pruning.conv_input_gram(x, size, padding=padding)
+  wanted = gram((3, 3), ((1, 1), (2, 2)))
+  np.testing.assert_array_equal(gram(np.int64(3), (1, 2)), wanted)
+  np.testing.assert_array_equal(gram(3, 1), gram(3, ((1, 1), (1, 1))))

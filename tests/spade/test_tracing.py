@@ -150,6 +150,50 @@ def test_chunks_do_not_matter(net, traced):
   )
 
 
+class Twice(nn.Module):
+  """A layer that is called twice, and one that is computed anew."""
+
+  @nn.compact
+  def __call__(self, x):
+    twice = nn.Dense(4, name="twice")
+    x = nn.relu(twice(nn.relu(twice(x))))
+    return nn.remat(nn.Dense)(3, name="anew")(x)
+
+
+def test_uneven_chunks_of_layers_that_are_called_twice():
+  module, x = Twice(), jax.random.normal(KEY, (4,))
+  variables = module.init(KEY, x[None])
+  function = spade.capture_function(_of_time)
+  for capture, params in (
+    (models.capture(module, variables), variables["params"]),
+    (function, {"kernel": jax.random.normal(KEY, (4, 3))}),
+  ):
+    whole, uneven = (
+      spade.layer_grams(
+        KEY, capture, params, x, 0.5, copies=5, augment=augment, chunk_size=size
+      )
+      for size in (5, 2)
+    )
+    assert set(whole.grams) >= {"twice/kernel"} or capture is function
+    for path, gram in (whole.grams | whole.inputs).items():
+      found = (uneven.grams | uneven.inputs)[path]
+      np.testing.assert_allclose(found, gram, rtol=1e-5)
+
+
+def _of_time(params, x):
+  """Sums over time, which is the first axis of what the layer meets."""
+  times = jnp.arange(1.0, 4.0)[:, None, None] * x[None]
+  return jnp.sum(jnp.tanh(times) @ params["kernel"], axis=0)
+
+
+def test_a_layer_that_is_computed_anew_is_traced():
+  module, x = Twice(), jax.random.normal(KEY, (1, 4))
+  params = module.init(KEY, x)
+  capture = models.capture(module, params)
+  pruned = spade.trace(KEY, capture, params["params"], x, 0.5, augment=augment)
+  assert int(jnp.sum(pruned["anew"]["kernel"] == 0)) == 6
+
+
 def test_examples_that_go_together_do_not_matter(net, traced, monkeypatch):
   # As on an accelerator; the last group begins with an example of the first.
   _, variables, capture, x = net
@@ -243,47 +287,6 @@ def test_a_number_is_for_all_layers_that_can_be_pruned(net):
   # What must fit does fit: with little memory the chunks are small.
   sizes = [plan(memory=m).chunk_size for m in (16_000, 22_000, 36_000)]
   assert sizes == [1, 2, 4]
-
-
-def test_functions_of_any_layout_are_captured():
-  """Kernels [O, I, kh, kw] and [O, I], as torch and equinox keep them."""
-
-  def f(params, x):
-    x = jax.lax.conv_general_dilated(
-      x,
-      params["conv"],
-      (1, 1),
-      ((1, 1), (0, 0)),
-      dimension_numbers=("NCHW", "OIHW", "NCHW"),
-    )
-    x = jax.nn.relu(x).reshape(x.shape[0], -1)
-    return x @ params["head"].T
-
-  x = jax.random.normal(KEY, (3, 2, 5, 5))
-  params = {
-    "conv": jax.random.normal(KEY, (4, 2, 3, 3)),
-    "head": jax.random.normal(KEY, (3, 60)),
-  }
-  capture = spade.capture_function(f)
-  logits, inputs = capture(params, x)
-  np.testing.assert_allclose(logits, f(params, x), rtol=1e-5)
-  np.testing.assert_array_equal(inputs["conv"], jnp.moveaxis(x, 1, 3))
-  rules = [("conv", 0.5), ("head", None)]
-  pruned = spade.trace(
-    KEY, capture, params, x[:1], rules, copies=1, augment=None
-  )
-  gram = pruning.conv_input_gram(
-    jnp.moveaxis(x[:1], 1, 3), 3, padding=((1, 1), (0, 0))
-  )
-  matrix = params["conv"].reshape(4, -1)
-  expected = obs.sparsegpt(matrix, gram, 0.5, mask_block=9)
-  np.testing.assert_allclose(
-    pruned["conv"][0].reshape(4, -1), expected.weights, atol=1e-4
-  )
-  known = capture.layers(params, x)
-  assert known["conv"].axes == (2, 3, 1, 0)
-  assert known["head"].axes == (1, 0)
-  np.testing.assert_array_equal(pruned["head"][0], params["head"])
 
 
 class Odd(nn.Module):

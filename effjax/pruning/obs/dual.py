@@ -18,6 +18,7 @@ from jax import lax
 from effjax.pruning.gram import input_gram
 from effjax.pruning.obs.solution import (
   Solution,
+  check_damping,
   check_finite,
   factored,
   mean_pivot,
@@ -74,6 +75,7 @@ def sparsegpt_from_inputs(
   [[True, False, False, True]]
   """
   check_convention(convention)
+  check_damping(damping)
   w, inputs = jnp.asarray(w), jnp.asarray(inputs)
   if w.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != w.shape[1]:
     raise ValueError(

@@ -90,15 +90,19 @@ def prune_tree(
         f" {leaf.shape}"
       )
     taps = leaf.shape[0] * leaf.shape[1] if leaf.ndim == 4 else 1
-    solution = sparsegpt(
-      matrix,
-      gram,
-      None if n_m is not None else shares[i],
-      n_m=n_m,
-      mask_block=mask_block or (taps if taps > 1 else 128),
-      damping=damping,
-      convention=convention,
-    )
+    block = (taps if taps > 1 else 128) if mask_block is None else mask_block
+    try:
+      solution = sparsegpt(
+        matrix,
+        gram,
+        None if n_m is not None else shares[i],
+        n_m=n_m,
+        mask_block=block,
+        damping=damping,
+        convention=convention,
+      )
+    except ValueError as error:
+      raise ValueError(f"{name!r}: {error}") from error
     back = lambda x, shape=leaf.shape: matrix_to_kernel(x, shape)
     pruned[i] = back(solution.weights).astype(leaf.dtype)
     masks[i] = back(solution.mask)

@@ -60,6 +60,12 @@ def check_operands(w: Any, gram: Any) -> tuple[jax.Array, jax.Array]:
   return w.astype(dtype), gram.astype(dtype)
 
 
+def check_damping(damping: Any) -> None:
+  """Raise a ValueError unless what is added to a diagonal is 0 or more."""
+  if not is_traced(damping) and not 0 <= damping < math.inf:
+    raise ValueError(f"damping must be a number from 0 on, got {damping!r}")
+
+
 def check_finite(x: jax.Array, what: str) -> None:
   """Reject NaN and infinities, unless the values are traced.
 
@@ -107,7 +113,8 @@ def kept_entries(size: int, sparsity: Any, convention: str) -> Any:
 
   Args:
     size: Number of entries of the block.
-    sparsity: Share to prune, a number or traced.
+    sparsity: Share to prune, a number or traced, which is float32: its product
+      with the size may round to one weight more or less than a number's.
     convention: "exact" prunes floor(sparsity * size + 1/2); "reference" prunes
       what is at most the (floor(sparsity * size) + 1)-th smallest score and
       returns the rank, from the largest, of that score.

@@ -23,6 +23,7 @@ from jax import lax
 from effjax.pruning.obs.choice import largest, largest_of_few
 from effjax.pruning.obs.solution import (
   Solution,
+  check_damping,
   check_n_m,
   check_operands,
   factored,
@@ -75,6 +76,7 @@ def sparsegpt(
   [[True, False]]
   """
   check_convention(convention)
+  check_damping(damping)
   w, gram = check_operands(w, gram)
   counts, block = plan(w.shape, sparsity, n_m, mask_block, convention)
   if not w.size:

@@ -83,3 +83,9 @@ def test_mistakes(network):
   wrong = {**grams, "conv": {"kernel": jnp.eye(3)}}
   with pytest.raises(ValueError, match=r"'conv/kernel' has shape \(3, 3\)"):
     obs.prune_tree(params, wrong, 0.5)
+  with pytest.raises(ValueError, match="'conv/kernel': sparsity"):
+    obs.prune_tree(params, grams, 1.5)
+  with pytest.raises(ValueError, match="'conv/kernel': mask_block must be"):
+    obs.prune_tree(params, grams, 0.5, mask_block=0)
+  with pytest.raises(ValueError, match="damping must be a number from 0"):
+    obs.prune_tree(params, grams, 0.5, damping=-1.0)

@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -118,13 +119,24 @@ def _write(options: argparse.Namespace) -> None:
   print()
 
 
+_DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
 def _plain(text: str) -> str:
   r"""Return a text without what would command a terminal.
 
-  >>> _plain("Re: \x1b[2Jtea\n")
-  'Re: ?[2Jtea\n'
+  >>> _plain("Re: \x1b[2Jtea\u00a0🙂\n")
+  'Re: ?[2Jtea\xa0🙂\n'
   """
-  return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+  commands = lambda c: (
+    c not in "\n\t"
+    and (
+      unicodedata.category(c) in ("Cc", "Cs")
+      # These turn the direction of what follows.
+      or unicodedata.bidirectional(c) in _DIRECTIONS
+    )
+  )
+  return "".join("?" if commands(c) else c for c in text)
 
 
 def _serve(options: argparse.Namespace) -> None:

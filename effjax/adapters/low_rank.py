@@ -203,12 +203,7 @@ class _LowRank:
     ranks = ruled(self.rank, list(found), "rank")
     kernels = {path: x for path, x in found.items() if ranks[path] is not None}
     for path, leaf in kernels.items():
-      sizes = layouts.sizes(self.word(path, leaf), leaf.shape)[1:]
-      if ranks[path] > min(sizes):
-        raise ValueError(
-          f"rank {ranks[path]} is larger than {path!r} allows, a matrix of"
-          f" {sizes[0]} inputs and {sizes[1]} outputs: at most {min(sizes)}"
-        )
+      layouts.sizes(self.word(path, leaf), leaf.shape)  # refuses what is none
     return kernels
 
   def plan(self, params: Any) -> Plan:
@@ -236,6 +231,13 @@ class _LowRank:
     theta, fixed = {}, {}
     for path, leaf in leaves.items():
       word, rank = self.word(path, leaf), ranks[path]
+      # What others have made is read at any rank, so only a start is limited.
+      sizes = layouts.sizes(word, leaf.shape)
+      if rank > min(sizes[1:]):
+        raise ValueError(
+          f"rank {rank} is larger than {path!r} allows, a matrix of"
+          f" {sizes[1]} inputs and {sizes[2]} outputs: at most {min(sizes[1:])}"
+        )
       if self.decomposed:
         theta[key_of(path, "magnitude")] = _norms(_matrix(leaf, word))
       if self.fixed_roles:
@@ -245,7 +247,6 @@ class _LowRank:
         fixed[key_of(path, "initial_a")] = a.copy()
         fixed[key_of(path, "initial_b")] = b.copy()
       else:
-        sizes = layouts.sizes(word, leaf.shape)
         a, b = _drawn(keys[path], sizes, rank, self.initial, wide_type(leaf))
       theta[key_of(path, "lora_a")] = a
       theta[key_of(path, "lora_b")] = b

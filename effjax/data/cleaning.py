@@ -30,7 +30,8 @@ _FORWARD = re.compile(
 _REFERENCE_FORWARD = f"{'-' * 10} Forwarded message {'-' * 9}"
 _REFERENCE_HEADER = re.compile(r"^On.*wrote.*|^Am.*schrieb.*", re.M | re.S)
 _ORIGINAL = re.compile(
-  r"-{3,}\s*(original (message|appointment)|ursprüngliche nachricht)\s*-{3,}",
+  r"-{3,}\s*(original (message|appointment)|ursprüngliche nachricht"
+  r"|original-?nachricht)\s*-{3,}",
   re.I,
 )
 # A line that says who wrote what is quoted below it, and when.
@@ -39,7 +40,7 @@ _HEADER = re.compile(
   r"|\d{4}-\d\d-\d\d \d{1,2}:\d\d.*<\S+@\S+>)\s*:",
   re.I,
 )
-_ANY_HEADER = re.compile(r".*\b(wrote|writes|schrieb\b[^:]{0,60})\s*:", re.I)
+_ANY_HEADER = re.compile(r".*\b(wrote|writes|schrieb\b.{0,80})\s*:", re.I)
 # What only a header has: an address, a time of the day, a year.
 _CERTAIN = re.compile(r"@|\b\d{1,2}:\d\d\b|\b(19|20)\d\d\b")
 _HEADER_LINES, _HEADER_LENGTH = 3, 300
@@ -48,8 +49,12 @@ _FIELDS = (
   re.compile(r"\W*(sent|date|gesendet|datum):", re.I),
   re.compile(r"\W*(to|an):", re.I),
 )
+_FIRST_FIELD = re.compile(
+  r"\W*(from|von|sent|date|gesendet|datum|subject|betreff):", re.I
+)
 _SENT_FROM = re.compile(
   r"(sent from (my|mail for) .*|get outlook for .*|von meinem .* gesendet"
+  r"|holen sie sich outlook für .*|(laden sie )?outlook für .* herunter(laden)?"
   r"|gesendet (von|mit) (meinem|der|dem|mail) .*|diese nachricht wurde von"
   r" meinem .* gesendet.*)",
   re.I,
@@ -182,8 +187,9 @@ def _header(lines: Sequence[tuple[int, str]], place: int) -> tuple[int, bool]:
       return count, True
     if known and after is None:
       return count, True
-    if known and depth == 0 and _CERTAIN.search(joined):
-      return count, False
+    if known and _CERTAIN.search(joined):
+      # Some programs put the header among the lines that it is of.
+      return count, depth > 0
   return 0, False
 
 
@@ -199,10 +205,10 @@ def _next_depth(lines: Sequence[tuple[int, str]], place: int) -> int | None:
 
 def _is_block(lines: Sequence[tuple[int, str]], place: int) -> bool:
   """Say whether a mail begins here as Outlook quotes it."""
-  if not _FIELDS[0].match(lines[place][1]):
+  if not _FIRST_FIELD.match(lines[place][1]):
     return False
-  near = [line for depth, line in lines[place + 1 : place + 5] if depth == 0]
-  return all(any(field.match(line) for line in near) for field in _FIELDS[1:])
+  near = [line for depth, line in lines[place : place + 6] if depth == 0]
+  return all(any(field.match(line) for line in near) for field in _FIELDS)
 
 
 def _without_signature(lines: Sequence[str]) -> list[str]:
@@ -236,7 +242,7 @@ def _unwrapped(lines: Sequence[str]) -> list[str]:
       found.append(line)
     word = after.split(" ")[0]
     full = (
-      bool(after.strip())
+      bool(line.strip() and after.strip())
       and not _LIST.match(after)
       and len(line) <= _WIDE
       and len(line) + 1 + len(word) > _NARROW

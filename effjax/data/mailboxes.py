@@ -4,6 +4,7 @@ Nothing is unpacked to disk, and of a message no more than its beginning is
 read: texts come before attachments, which may be as large as they like.
 """
 
+import codecs
 import contextlib
 import email
 import email.errors
@@ -208,7 +209,9 @@ def _split(stream: BinaryIO) -> Iterator[bytes]:
       kept.append(line)
       size += len(line)
 
-  for line in iter(lambda: stream.readline(_LINE), b""):
+  for number, line in enumerate(iter(lambda: stream.readline(_LINE), b"")):
+    if not number:
+      line = line.removeprefix(codecs.BOM_UTF8)
     if held is not None:
       if _FIELD.match(line):
         if kept is not None:
@@ -249,7 +252,9 @@ def head(content: bytes) -> email.message.Message:
 
 def senders(message: email.message.Message) -> tuple[str, ...]:
   """Return the addresses that a message is from, in small letters."""
-  found = email.utils.getaddresses([header(message, "From")])
+  # Read before it is decoded: a name may hold what looks like an address.
+  field = " ".join(str(message.get("From", "")).split())
+  found = email.utils.getaddresses([field])
   return tuple(address.casefold() for _, address in found if "@" in address)
 
 

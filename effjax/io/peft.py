@@ -74,7 +74,8 @@ def save_peft(
   Args:
     path: The directory to make.
     adapter: The adapter.
-    params: The base. If these are shapes, no digest is stored.
+    params: The base, quantised or not. If these are shapes, no digest is
+      stored.
     theta: What is trained.
     fixed: What is not.
     names: From the path of a kernel to the module of the base in its torch
@@ -97,7 +98,7 @@ def save_peft(
     raise FileExistsError(
       f"there is something at {path} already; overwrite=True replaces it"
     )
-  shapes = _leaves(params)
+  shapes = _leaves(adapters.dequantize(params))
   parts = adapters.parts(adapter, params, dict(theta), dict(fixed or {}))
   tensors, modules = {}, {}
   for leaf_path, part in parts.items():
@@ -144,7 +145,8 @@ def load_peft(
 
   Args:
     path: The directory.
-    params: The base; shapes will do if `check_base` is False.
+    params: The base, quantised or not; shapes will do if `check_base` is
+      False.
     names: From the path of a leaf to its module in the torch form, see
       `save_peft`; it is asked for every floating leaf of rank 2 or more.
     layout: Which axes of kernels are inputs and outputs, see
@@ -169,7 +171,8 @@ def load_peft(
   if check_base:
     bases.check(params, about.get("base_digest"), f"the adapter {path}")
   known: dict[str, tuple[peft_tensors.Place, int | None]] = {}
-  leaves = _leaves(params)
+  plain = adapters.dequantize(params)
+  leaves = _leaves(plain)
   for leaf_path, leaf in leaves.items():
     if not trees.default_where(leaf_path, leaf):
       continue
@@ -188,7 +191,7 @@ def load_peft(
       " configuration names as adapted"
     )
   kernels = peft_tensors.decode(found, known, config, str(path))
-  return Loaded(*_adapter(kernels, config, params, layout), config)
+  return Loaded(*_adapter(kernels, config, plain, layout), config)
 
 
 def _adapter(

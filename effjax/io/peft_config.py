@@ -94,12 +94,21 @@ def lookup(
   Returns:
     The value.
 
+  Raises:
+    ValueError: If a pattern is none.
+
   >>> config = {"r": 8, "rank_pattern": {"q_proj": 4}}
   >>> lookup(config, "rank_pattern", "r", "layers.0.q_proj")
   4
   """
   for pattern, value in (config.get(field) or {}).items():
-    if re.match(rf"(.*\.)?({pattern})$", module):
+    try:
+      matches = re.match(rf"(.*\.)?({pattern})$", module)
+    except re.error as error:
+      raise ValueError(
+        f"{field} holds {pattern!r}, which is no regular expression: {error}"
+      ) from None
+    if matches:
       return value
   return config.get(default, 8)
 

@@ -338,9 +338,11 @@ def _decoded(module, tensors, place, config, what) -> Kernel:
   if pair[0] in tensors:
     a, b = _unfactored(place, tensors[pair[0]], tensors[pair[1]])
     rank = peft_config.lookup(config, "rank_pattern", "r", module)
-    alpha = float(
-      peft_config.lookup(config, "alpha_pattern", "lora_alpha", module)
-    )
+    alpha = peft_config.lookup(config, "alpha_pattern", "lora_alpha", module)
+    for name, number in (("rank", rank), ("lora_alpha", alpha)):
+      if not isinstance(number, int | float):
+        raise ValueError(f"{what} has {name} {number!r} of {module}: no number")
+    alpha = float(alpha)
     theta |= {"lora_a": a, "lora_b": b}
     shapes: dict[str, tuple[int, ...]] = {}
     shapes |= {"lora_a": (inputs, rank), "lora_b": (rank, outputs)}

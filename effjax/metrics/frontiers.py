@@ -211,12 +211,17 @@ def divergence_curve(
     with ascending l, then (0, 1).
 
   Raises:
-    ValueError: If the histograms differ in shape, or one is negative, not
-      finite or empty.
+    ValueError: If the histograms differ in shape, one is negative, not finite
+      or empty, or a number is out of range.
 
   >>> divergence_curve([1, 1], [2, 2], points=2).tolist()
   [[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [0.0, 1.0]]
   """
+  if points < 1 or not 0 < scaling < np.inf:
+    raise ValueError(
+      "points must be 1 or more and scaling a number above 0, got"
+      f" {points} and {scaling}"
+    )
   p, q = _histograms(p, q)
   weights = np.linspace(1e-6, 1 - 1e-6, points)[:, None]
   # In this form p = q gives exactly q.

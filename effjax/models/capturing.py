@@ -117,7 +117,9 @@ class Capture:
         mutable=[_COLLECTION],
         **self.options,
       )
-    flat = traverse_util.flatten_dict(sown.get(_COLLECTION, {}), sep="/")
+    flat: dict[str, Any] = traverse_util.flatten_dict(
+      sown.get(_COLLECTION, {}), sep="/"
+    )
     called = {
       path: list(flat[path.removesuffix("kernel") + _NAME]) for path in known
     }

@@ -203,10 +203,11 @@ def _padded(x, kernel_size, strides, padding, dilation, groups, name):
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-  pair = np.broadcast_to(value, (2,)) if np.ndim(value) == 0 else tuple(value)
-  if len(pair) != 2 or min(pair) < 1 or any(a != int(a) for a in pair):
+  pair = np.asarray(value)
+  if pair.shape not in ((), (2,)) or not _whole(pair) or pair.min() < 1:
     raise ValueError(f"{value!r} is not a positive number or two of them")
-  return int(pair[0]), int(pair[1])
+  first, second = np.broadcast_to(pair, (2,)).tolist()
+  return first, second
 
 
 def _pads(sizes, padding, window, strides, dilation):

@@ -30,6 +30,36 @@ LONG = "On Fri, May 3, 2024 at 10:00 AM Anna Example-Longname Muster\n"
     (f"{OWN}\n----- Ursprüngliche Nachricht -----\nWann?", OWN, None),
     (f"{OWN}\n____\nFrom: A\nSent: May\nTo: B\n\nWhen?", OWN, None),
     (f"{OWN}\nVon: A\nGesendet: Mai\nAn: B\n\nWann?", OWN, None),
+    # As the largest German providers write it.
+    (
+      f"{OWN}\n\nGesendet: Freitag, 03. Mai 2024 um 10:15 Uhr\n"
+      'Von: "Anna" <anna@example.org>\nAn: me@example.org\nBetreff: Re: Zug\n'
+      "\nWann?",
+      OWN,
+      None,
+    ),
+    (
+      f"{OWN}\n-----Original-Nachricht-----\nBetreff: Zug\nDatum: 3. Mai\n"
+      "Von: A\nAn: B\n\nWann?",
+      OWN,
+      None,
+    ),
+    (
+      f"{OWN}\nBetreff: Zug\nDatum: 3. Mai\nVon: A\nAn: B\n\nWann?",
+      OWN,
+      None,
+    ),
+    (
+      f"{OWN}\nAnna Muster schrieb am 03.05.2024 10:15:\n> Wann?",
+      OWN,
+      ("Wann?",),
+    ),
+    # The header may stand among the lines that are quoted.
+    (
+      f"{OWN}\n> Am 03.05.2024 um 10:15 schrieb Anna <a@b.org>:\n> \n> Wann?",
+      OWN,
+      ("Wann?",),
+    ),
     # Depths, however marks are spaced, and whatever comes first.
     (
       "> When?\n> > Soon.\n>> Or not.\nFine.",
@@ -44,6 +74,8 @@ LONG = "On Fri, May 3, 2024 at 10:00 AM Anna Example-Longname Muster\n"
     (f"{OWN}\n--\nBo", OWN, ()),
     (f"{OWN}\n\nSent from my iPhone", OWN, ()),
     (f"{OWN}\nVon meinem iPhone gesendet\n", OWN, ()),
+    (f"{OWN}\nHolen Sie sich Outlook für iOS", OWN, ()),
+    (f"{OWN}\nOutlook für Android herunterladen", OWN, ()),
   ],
 )
 def test_own_part(text, own, thread):
@@ -64,6 +96,7 @@ def test_own_part(text, own, thread):
     "On this matter she wrote: it is fine.\nI agree with her.",
     "As I wrote: three things.\nOne.\nTwo.",
     "I work from: home, or the office.\nSent: nothing yet.",
+    "Betreff: der Zug.\nDatum: morgen.\nAn: alle, die kommen.",
     "-- not a signature\nand on it goes",
   ],
 )
@@ -113,6 +146,10 @@ def test_wrapped_lines_are_joined():
   found = cleaning.clean(text, unwrap=True).text
   assert found == f"Hi,\n{line} and more.\n\n- {line}\n- two\nBest,\nBo"
   assert cleaning.clean(text).text == text
+  # A paragraph before a long word stays one.
+  address = "https://example.org/" + "a" * 60
+  text = f"Hi,\n\n{address}\n\nBest,\nBo"
+  assert cleaning.clean(text, unwrap=True).text == text
 
 
 def test_characters_are_composed():

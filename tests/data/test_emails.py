@@ -280,6 +280,30 @@ def test_errors_of_other_kinds(tmp_path):
       emails.read_jsonl(path)
 
 
+@pytest.mark.parametrize(
+  ("name", "address"),
+  [
+    ("=?utf-8?q?me=40example=2Eorg?=", "phisher@example.com"),
+    ("=?utf-8?q?Me_=40_home?=", ME),
+    ("=?utf-8?q?Anna_M=C3=BCller_=28ACME?=", ME),
+    ("=?utf-8?q?Me_=22Nick_M=C3=BCller?=", ME),
+    ('"Doe, Anna"', ME),
+    ("", ME),
+  ],
+)
+def test_a_name_is_no_address(read, name, address):
+  content = message(TEXTS[0], sender=f"{name} <{address}>")
+  assert mailboxes.senders(mailboxes.head(content)) == (address,)
+  found = read(content, message(TEXTS[1]))
+  assert found.counts["not_owner"] == (address != ME)
+
+
+def test_a_byte_order_mark_hides_no_message(tmp_path):
+  path = tmp_path / "Sent.mbox"
+  path.write_bytes(b"\xef\xbb\xbf" + mbox(*map(message, TEXTS)))
+  assert emails.read_mbox(path, owner=ME).messages == len(TEXTS)
+
+
 def test_damaged_headers_stop_nothing(read):
   odd = b"From: =?utf-8?b?!!!?= <me@example.org>\nDate: yesterday\n"
   odd += b"Subject: =?x-none?q?a?= \xff\xfe\n\n" + TEXTS[0].encode()

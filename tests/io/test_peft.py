@@ -270,6 +270,8 @@ def test_copies_of_the_base_are_passed_over(copy):
     ("peft_type", "LOHA", "LORA and ROSA are supported"),
     ("use_dora", True, "lora_magnitude_vector"),
     ("r", 3, "its rank 3"),
+    ("rank_pattern", {"(": 3}, "no regular expression"),
+    ("lora_alpha", None, "lora_alpha None"),
   ],
 )
 def test_wrong_configurations(field, value, words, copy):
@@ -278,6 +280,36 @@ def test_wrong_configurations(field, value, words, copy):
   file.write_text(json.dumps({**config, field: value}))
   with pytest.raises(ValueError, match=words):
     load(copy)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_a_quantised_base(kind, tmp_path):
+  adapter, theta, fixed = started("lora")
+  few = adapters.quantize(base(), kind, layout=LAYOUT)
+  path = tmp_path / "adapter"
+  options = {"names": names, "layout": LAYOUT}
+  io.save_peft(path, adapter, few, theta, fixed, **options)
+  loaded = io.load_peft(path, few, **options)
+  found = loaded.adapter.merge(few, loaded.theta, loaded.fixed)
+  wanted = adapter.merge(few, theta, fixed)
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)
+  with pytest.raises(ValueError, match="another base"):
+    io.load_peft(path, base(), **options)
+
+
+@pytest.mark.parametrize("initial", ["pissa", "olora"])
+def test_twice_the_rank_may_exceed_the_matrix(initial, tmp_path):
+  params = {"l": {"kernel": draws.draw(6, 8, seed=1)}}
+  adapter = adapters.lora(4, initial=initial)
+  theta, fixed = adapter.init(jax.random.key(0), params)
+  theta = {name: 1.1 * x for name, x in theta.items()}
+  io.save_peft(tmp_path / "a", adapter, params, theta, fixed)
+  loaded = io.load_peft(tmp_path / "a", params)
+  np.testing.assert_allclose(
+    loaded.adapter.merge(params, loaded.theta, loaded.fixed)["l"]["kernel"],
+    adapter.merge(params, theta, fixed)["l"]["kernel"],
+    atol=1e-5,
+  )
 
 
 def test_damage_is_noticed(copy):

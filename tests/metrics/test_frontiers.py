@@ -289,3 +289,11 @@ def test_k_means_refills_empty_clusters():
     clusters.k_means(jax.random.key(0), points[:3], 4)
   with pytest.raises(ValueError, match="restarts"):
     clusters.k_means(jax.random.key(0), points, 4, restarts=0)
+
+
+@pytest.mark.parametrize(
+  "options", [{"scaling": -1.0}, {"scaling": math.nan}, {"points": 0}]
+)
+def test_wrong_numbers(options):
+  with pytest.raises(ValueError, match="points must be 1 or more"):
+    metrics.divergence_curve([1, 1], [1, 2], **options)

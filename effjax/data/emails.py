@@ -24,6 +24,7 @@ LEAST = 10
 # Why messages are left out.
 REASONS = {
   "not_owner": "not from the owner",
+  "draft": "not sent yet",
   "no_date": "without a date",
   "cant_decode_utf8": "with a broken encoding",
   "html_only": "without plain text",
@@ -223,6 +224,9 @@ def _of_messages(
     senders[_first_sender(head)] += 1
     if not _is_from(head, owner, convention):
       counts["not_owner"] += 1
+      continue
+    if convention == "exact" and mailboxes.is_draft(head):
+      counts["draft"] += 1
       continue
     date = mailboxes.date(head)
     if date is None and convention == "reference":

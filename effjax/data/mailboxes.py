@@ -258,6 +258,12 @@ def senders(message: email.message.Message) -> tuple[str, ...]:
   return tuple(address.casefold() for _, address in found if "@" in address)
 
 
+def is_draft(message: email.message.Message) -> bool:
+  """Say whether Gmail's labels call a message a draft, in English or German."""
+  labels = re.split(r"\s*,\s*", header(message, "X-Gmail-Labels").casefold())
+  return bool({"drafts", "draft", "entwürfe", "entwurf"} & set(labels))
+
+
 def date(message: email.message.Message) -> str | None:
   """Return when a message was sent, as ISO 8601 writes it; None if unknown."""
   try:

@@ -122,15 +122,18 @@ def test_every_reason_is_counted_once(read):
     message("> " + TEXTS[1]),
     message("Gr\u00fc\u00dfe! " + TEXTS[1], head=plain, charset="latin-1"),
     message(TEXTS[2], sender="ME@Example.org", date=None),
+    message(
+      TEXTS[1], head=f"{plain}X-Gmail-Labels: =?utf-8?q?Entw=C3=BCrfe?=\n"
+    ),
   )
   assert [mail.text for mail in found.mails] == [TEXTS[0], TEXTS[2]]
   assert found.mails[1].date is None
-  assert found.messages == 10
+  assert found.messages == 11
   assert found.counts == {**dict.fromkeys(emails.REASONS, 1), "no_date": 0}
   assert found.messages == len(found.mails) + sum(found.counts.values())
   said = emails.describe(found)
   assert said.startswith(
-    "2 of 10 messages kept; left out: 1 not from the owner"
+    "2 of 11 messages kept; left out: 1 not from the owner"
   )
   assert "1 not in English" in said
   assert len(read(message(GERMAN), english=False).mails) == 1

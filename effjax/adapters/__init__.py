@@ -5,6 +5,7 @@ from effjax.adapters.base import Adapter
 from effjax.adapters.collecting import GradientMean, collect
 from effjax.adapters.composition import chain, masked
 from effjax.adapters.factored import Part, dense, parts
+from effjax.adapters.loftq import loftq
 from effjax.adapters.low_rank import dora, lora
 from effjax.adapters.quantized import Quantized, dequantize, quantize
 from effjax.adapters.scaling import ia3
@@ -28,6 +29,7 @@ __all__ = [
   "dora",
   "ia3",
   "labels",
+  "loftq",
   "lora",
   "lora_plus",
   "masked",

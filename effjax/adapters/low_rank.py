@@ -344,8 +344,19 @@ def _drawn(key, sizes, rank, initial, dtype):
   return a, jnp.zeros((*batch, rank, outputs), dtype)
 
 
-def _pissa(matrix, rank, scale):
-  """Return factors whose scaled product is the best of that rank."""
+def leading(
+  matrix: jax.Array, rank: int, scale: float
+) -> tuple[jax.Array, jax.Array]:
+  """Return the factors whose scaled product is the best of that rank.
+
+  Args:
+    matrix: [..., I, O].
+    rank: The rank R.
+    scale: What their product is multiplied with, above 0.
+
+  Returns:
+    A [..., I, R] and B [..., R, O], of equal size each for each.
+  """
   left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
   roots = jnp.sqrt(values[..., :rank] / scale)
   return (
@@ -362,4 +373,4 @@ def _olora(matrix, rank, scale):
   return a, jnp.swapaxes(q[..., :, :rank], -1, -2)
 
 
-_INITIAL_FROM = {"pissa": _pissa, "olora": _olora}
+_INITIAL_FROM = {"pissa": leading, "olora": _olora}

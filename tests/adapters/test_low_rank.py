@@ -181,3 +181,38 @@ def test_theta_must_fit():
   nan = {**theta, "a/kernel/lora_b": draw(2, 3) * np.nan}
   with pytest.raises(ValueError, match="'a/kernel' is not finite"):
     adapter.merge(PARAMS, nan, fixed)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_loftq_brings_the_base_back_nearest(kind):
+  params = {"a": {"kernel": draw(32, 16)}, "bias": draw(16), "b": draw(8, 4, 6)}
+  options = {"alpha": 3.0, "where": "a/.*|b", "layout": [("b", "bio")]}
+  rank = [("a/.*", 4), ("b", 2)]
+  base, theta = adapters.loftq(params, rank, kind, iterations=1, **options)
+  # Once: the best product of what plain rounding lost.
+  plain = adapters.quantize(
+    params, kind, where=options["where"], layout=options["layout"]
+  )
+  np.testing.assert_array_equal(
+    base["a"]["kernel"].codes, plain["a"]["kernel"].codes
+  )
+  adapter = adapters.lora(rank, **options)
+  plain = adapters.dequantize(plain)
+  merged = adapter.merge(adapters.dequantize(base), theta, {})
+  for path, r in (("a", 4), ("b", 2)):
+    pick = lambda tree, path=path: np.asarray(
+      tree["a"]["kernel"] if path == "a" else tree["b"], np.float64
+    )
+    lost = pick(params) - pick(plain)
+    values = np.linalg.svd(lost, compute_uv=False)
+    wanted = np.sqrt((values[..., r:] ** 2).sum())
+    left = np.linalg.norm(pick(merged) - pick(params))
+    np.testing.assert_allclose(left, wanted, rtol=1e-4)
+  np.testing.assert_array_equal(merged["bias"], params["bias"])
+  # More often comes nearer still.
+  base, theta = adapters.loftq(params, rank, kind, iterations=5, **options)
+  again = adapter.merge(adapters.dequantize(base), theta, {})
+  far = lambda tree: np.linalg.norm(tree["a"]["kernel"] - params["a"]["kernel"])
+  assert far(again) < far(merged)
+  with pytest.raises(ValueError, match="iterations must be"):
+    adapters.loftq(params, 2, iterations=0)

@@ -87,7 +87,11 @@ def loftq(
     }
     rest = dict(kernels)
     for path, part in found.items():
-      product = part.scale * jnp.matmul(part.a, part.b, precision="highest")
+      product = part.scale * jnp.matmul(
+        theta[key_of(path, "lora_a")],
+        theta[key_of(path, "lora_b")],
+        precision="highest",
+      )
       matrix = layouts.to_matrix(widen(kernels[path]), words[path]) - product
       rest[path] = layouts.from_matrix(
         matrix, words[path], kernels[path].shape
@@ -101,10 +105,10 @@ def loftq(
       layout=layout,
     )
     coded = dict(zip(names, structure.flatten_up_to(base), strict=True))
-    theta = {}
     for path, part in found.items():
       lost = widen(kernels[path]) - widen(dense_value(coded[path]))
       matrix = layouts.to_matrix(lost, words[path])
-      a, b = leading(matrix, part.a.shape[-1], part.scale)
+      size = theta[key_of(path, "lora_a")].shape[-1]
+      a, b = leading(matrix, size, part.scale)
       theta[key_of(path, "lora_a")], theta[key_of(path, "lora_b")] = a, b
   return base, theta

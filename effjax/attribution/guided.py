@@ -1,8 +1,9 @@
 """Gradients with another rule at rectifiers.
 
-A rectifier is any elementwise function that is 0 below 0 and x above it, up to
-a cap: `jnp.maximum(x, 0)`, `jax.nn.relu`, `relu6`, `jnp.clip(x, 0, 6)`,
-`where(x > 0, x, 0)`, `x * (x > 0)`.
+A rectifier is 0 below 0 and x above it, up to a cap, and is recognised where it
+is written as a maximum, a choice or a product with a comparison: `jax.nn.relu`,
+`relu6`, `jnp.maximum(x, 0)`, `jnp.clip(x, 0, 6)`, `where(x > 0, x, 0)`, `x * (x >
+0)`. Sums of both signs, such as `(x + abs(x)) / 2`, are not.
 """
 
 import functools

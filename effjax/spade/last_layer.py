@@ -55,6 +55,12 @@ def sparse_head(
       "strength must not be negative, share from 0 to 1 and steps at least 1;"
       f" got {strength}, {share}, {steps}"
     )
+  if not isinstance(labels, jax.core.Tracer) and labels.size:
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= classes:
+      raise ValueError(
+        f"labels must be 0 to {classes - 1}, got {least} to {most}"
+      )
   return _fit(features, labels, classes, steps, strength, share)
 
 

@@ -119,3 +119,8 @@ def test_bad_input_is_named():
       fit(features, labels, CLASSES, **options)
   with pytest.raises(ValueError, match="steps at least 1"):
     fit(features, labels, CLASSES, strength=0.1, steps=0)
+
+
+def test_labels_that_are_none():
+  with pytest.raises(ValueError, match="labels must be 0 to 1, got 0 to 2"):
+    spade.sparse_head(jnp.ones((3, 2)), jnp.arange(3), 2, strength=0.1)

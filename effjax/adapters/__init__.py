@@ -5,9 +5,9 @@ from effjax.adapters.base import Adapter
 from effjax.adapters.collecting import GradientMean, collect
 from effjax.adapters.composition import chain, masked
 from effjax.adapters.factored import Part, dense, parts
-from effjax.adapters.loftq import loftq
 from effjax.adapters.low_rank import dora, lora
 from effjax.adapters.quantized import Quantized, dequantize, quantize
+from effjax.adapters.recovery import loftq
 from effjax.adapters.scaling import ia3
 from effjax.adapters.sparse import rosa, shira, sparse_masks
 from effjax.adapters.table import ADAPTERS

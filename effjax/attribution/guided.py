@@ -2,8 +2,8 @@
 
 A rectifier is 0 below 0 and x above it, up to a cap, and is recognised where it
 is written as a maximum, a choice or a product with a comparison: `jax.nn.relu`,
-`relu6`, `jnp.maximum(x, 0)`, `jnp.clip(x, 0, 6)`, `where(x > 0, x, 0)`, `x * (x >
-0)`. Sums of both signs, such as `(x + abs(x)) / 2`, are not.
+`relu6`, `jnp.maximum(x, 0)`, `jnp.clip(x, 0, 6)`, `where(x > 0, x, 0)`,
+`x * (x > 0)`. Sums of both signs, such as `(x + abs(x)) / 2`, are not.
 """
 
 import functools

@@ -194,7 +194,10 @@ def summed_up(
     ("dora", "lora"),
     ("full", "lora"),
     ("rosa", "full"),
+    ("lora_raft", "lora"),
+    ("rosa_raft", "rosa"),
     ("lora_rag", "lora"),
+    ("rosa_rag", "rosa"),
     ("lora_raft_rag", "lora_rag"),
     ("rosa_raft_rag", "rosa_rag"),
   ]
@@ -272,6 +275,11 @@ def panels(
   point = points.of_arm(config, person, arm, rates, seed)
   change = dataclasses.replace
   total = len(runner.letters[person].train)
+
+  def beside(field: str, values: Any) -> list:
+    """Put what the arm has anyway beside the other values."""
+    return sorted({getattr(point, field), *values}) if values else []
+
   sizes = {}
   if chosen.sizes:
     sizes[0] = Point(person=person, seed=seed)
@@ -283,9 +291,11 @@ def panels(
     sizes[total] = point
   varied = {
     "sizes": sizes,
-    "ranks": {rank: change(point, rank=rank) for rank in chosen.ranks},
-    "densities": {d: change(point, density=d) for d in chosen.densities},
-    "bases": {base: change(point, base=base) for base in chosen.bases},
+    "ranks": {r: change(point, rank=r) for r in beside("rank", chosen.ranks)},
+    "densities": {
+      d: change(point, density=d) for d in beside("density", chosen.densities)
+    },
+    "bases": {b: change(point, base=b) for b in beside("base", chosen.bases)},
   }
   found: dict[str, Any] = {"person": person, "arm": arm.title, "seed": seed}
   for name, own in varied.items():

@@ -158,5 +158,6 @@ def _note(results: Mapping[str, Any]) -> str:
     " resampled mails and seeds, of others Student's t over seeds. MAUVE has"
     f" {' or '.join(map(str, buckets)) or 'no'} buckets: it takes few values,"
     " and differences below 0.1 mean nothing. CPU seconds are those of"
-    " training. The column in italics is another class of model, with 8 billion parameters and other persons (CPAL 2026, PMLR 328)."
+    " training. The column in italics is another class of model, with 8 billion"
+    " parameters and other persons (CPAL 2026, PMLR 328)."
   )

@@ -186,7 +186,8 @@ class _Conversation:
     asked = [*self.messages, {"role": "user", "content": text}]
     most = self.options.max_tokens
     tokens = self.tokenizer.chat_tokens(asked)
-    prefix = self._read(tokens[:-1], most + _ROOM)
+    room = min(most + _ROOM, self.module.config.context)
+    prefix = self._read(tokens[:-1], room)
     pieces = generation.stream(
       jax.random.fold_in(self.key, self.turn),
       self.module,

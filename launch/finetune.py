@@ -108,6 +108,10 @@ def _finetune(options: argparse.Namespace) -> None:
     dropout=options.dropout,
     seed=options.seed,
   )
+  if options.dropout and options.arm in ("full", "blocks"):
+    raise ValueError(
+      f"--dropout is of low-rank paths, which the arm {options.arm!r} has not"
+    )
   for name in ("rows", "length"):
     if getattr(options, name) < 1:
       raise ValueError(

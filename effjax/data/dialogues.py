@@ -66,6 +66,8 @@ def read(path: str | os.PathLike) -> list[Dialogue]:
         )
       if not isinstance(entry[name], str):
         raise ValueError(f"{place}: {name!r} must be a text")
+      if any("\ud800" <= c <= "\udfff" for c in entry[name]):
+        raise ValueError(f"{place}: {name!r} holds half a character")
       texts.append(entry[name])
     if not texts[1].strip():
       raise ValueError(f"{place}: 'response' is empty: nothing to learn")

@@ -31,7 +31,7 @@ def objects(
     place = f"{name}, line {number}"
     try:
       entry = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
       raise ValueError(f"{place} is not JSON: {error}") from None
     if not isinstance(entry, dict):
       raise ValueError(

@@ -64,6 +64,11 @@ def read(directory: str | os.PathLike) -> dict[str, Any]:
     raise ValueError(
       f"{path} has peft_type {kind!r}; {' and '.join(KINDS)} are supported"
     )
+  for field in ("rank_pattern", "alpha_pattern", "density_pattern"):
+    if not isinstance(config.get(field) or {}, dict):
+      raise ValueError(
+        f"{path} has {field}={config[field]!r}; an object of patterns is wanted"
+      )
   for field in _UNSUPPORTED:
     if config.get(field):
       raise ValueError(

@@ -224,7 +224,7 @@ def encode(
   Raises:
     ValueError: If a text is longer than the encoder's positions.
   """
-  tokens = [tokenizer.encode(text) for text in texts]
+  tokens = [tokenizer.encode(text, framed=True) for text in texts]
   found = np.zeros((len(texts), module.config.width), np.float32)
   order = sorted(range(len(texts)), key=lambda row: len(tokens[row]))
   for start in range(0, len(order), batch):

@@ -234,12 +234,13 @@ def stream(
     )
     for left in room
   ]
-  steps = functools.partial(
-    _states, key, module, params, prompts, max_tokens, sampling, eos, prefix
-  )
   if not len(prompts):
     return iter(())
-  return _pieces(steps(parts), writers, every, max_tokens)
+  most = min(max_tokens, max(room))  # the context holds no more
+  steps = functools.partial(
+    _states, key, module, params, prompts, most, sampling, eos, prefix
+  )
+  return _pieces(steps(parts), writers, every, most)
 
 
 def _pieces(

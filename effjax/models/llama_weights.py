@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,7 +103,7 @@ def gguf_config(
     return value
 
   width, heads = get("embedding_length"), get("attention.head_count")
-  size = get("attention.key_length", width // heads)
+  size = get("attention.key_length", _share(width, heads))
   if get("rope.dimension_count", size) != size:
     raise ValueError(
       f"The file's model rotates {get('rope.dimension_count')} of the {size}"
@@ -170,13 +171,24 @@ def hugging_face_config(config: Mapping[str, Any]) -> llama.Config:
     layers=get("num_hidden_layers"),
     heads=heads,
     key_heads=get("num_key_value_heads", heads),
-    head_size=get("head_dim", width // heads),
+    head_size=get("head_dim", _share(width, heads)),
     hidden=get("intermediate_size"),
     context=get("max_position_embeddings", 2048),
     rope_base=float(rope.get("rope_theta", get("rope_theta", 1e4))),
     epsilon=float(get("rms_norm_eps", 1e-6)),
     tied=bool(get("tie_word_embeddings", False)),
   )
+
+
+def _share(width: Any, heads: Any) -> int:
+  """Divide numbers among heads."""
+  for number in (width, heads):
+    if not isinstance(number, numbers.Integral) or number < 1:
+      raise ValueError(
+        f"The model has a width of {width!r} and {heads!r} heads; both must be"
+        " whole numbers from 1 on."
+      )
+  return width // heads
 
 
 def hugging_face_fields(config: llama.Config) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def candidates(
     before = jnp.cumsum(shares, axis=-1) - shares
     # The first stays where rounding has it, or the sum, at the limit.
     first = jnp.arange(count) == 0
-    kept = (before < top_p) | first[None]
+    kept = (before < top_p) | first[None] | (jnp.asarray(top_p) >= 1)
     found = jnp.where(kept, found, -jnp.inf)
   return found, tokens
 

@@ -36,14 +36,31 @@ class Tokenizer:
   end: int | None = None
   template: str | None = None
 
-  def encode(self, text: str, *, special: bool = True) -> list[int]:
-    """Return the tokens of a text, nothing added by us.
+  def encode(
+    self, text: str, *, special: bool = True, framed: bool = False
+  ) -> list[int]:
+    """Return the tokens of a text.
 
-    Names of special tokens in the text become these tokens if `special`, and
-    are text like any other if not: so should be read what others wrote.
+    Args:
+      text: The text.
+      special: Whether names of special tokens in the text become these tokens;
+        if not, they are text like any other: so should be read what others
+        wrote.
+      framed: Whether the tokenizer may add what it begins and ends a text with.
+
+    Returns:
+      The tokens.
+
+    Raises:
+      ValueError: If the text holds half a character.
     """
     backend = self.backend if special else self._plain
-    return list(backend.encode(text).ids)
+    try:
+      return list(backend.encode(text, add_special_tokens=framed).ids)
+    except TypeError:
+      raise ValueError(
+        "A text holds half a character, which is none."
+      ) from None
 
   @functools.cached_property
   def _plain(self) -> Any:
@@ -91,8 +108,6 @@ class Tokenizer:
     name = lambda token: (
       "" if token is None else self.backend.id_to_token(token)
     )
-    import jinja2
-
     try:
       return _compiled(self.template).render(
         messages=[dict(message) for message in messages],
@@ -100,7 +115,7 @@ class Tokenizer:
         bos_token=name(self.begin),
         eos_token=name(self.end),
       )
-    except jinja2.TemplateError as error:
+    except Exception as error:  # whatever a template does
       raise ValueError(
         f"The template of conversations refuses the messages: {error}"
       ) from error

@@ -113,12 +113,24 @@ def with_adapter(base: Language, path: str | os.PathLike) -> Language:
 
   Raises:
     FileNotFoundError: If a file is missing.
-    ValueError: If the adapter is damaged, does not fit, or is for another base.
+    ValueError: If the adapter is damaged, does not fit, is for another base, or
+      makes weights that are not finite.
   """
   found = peft.load_peft(path, base.params, names=llama_weights.stored_name)
   merge = jax.jit(found.adapter.merge)
   params = merge(base.params, found.theta, found.fixed)
+  if not _all_finite(params):
+    raise ValueError(
+      f"the weights are not finite with the adapter {path}: it, or the base,"
+      " holds NaN or infinity, or the sums are too large for their type"
+    )
   return base._replace(name=f"{base.name} with {path}", params=params)
+
+
+@jax.jit
+def _all_finite(params: Any) -> jax.Array:
+  leaves = jax.tree.leaves(params)
+  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
 
 
 def save(
@@ -245,9 +257,12 @@ def _from_directory(path: pathlib.Path, dtype: Any) -> Language:
 
   def content(name: str) -> dict[str, Any]:
     try:
-      return json.loads(text(name))
-    except json.JSONDecodeError as error:
+      found = json.loads(text(name))
+    except (ValueError, RecursionError) as error:
       raise ValueError(f"{path / name} is no JSON text ({error})") from None
+    if not isinstance(found, dict):
+      raise ValueError(f"{path / name} holds no JSON object")
+    return found
 
   config = llama_weights.hugging_face_config(content("config.json"))
   options = {}
@@ -259,6 +274,10 @@ def _from_directory(path: pathlib.Path, dtype: Any) -> Language:
     return value.get("content") if isinstance(value, dict) else value
 
   template = options.get("chat_template")
+  if isinstance(template, list):
+    # Several, each with a name.
+    named = {x.get("name"): x for x in template if isinstance(x, dict)}
+    template = named.get("default", {}).get("template")
   if template is None and (path / "chat_template.jinja").is_file():
     template = text("chat_template.jinja")
   tokenizer = tokenizers.from_json(

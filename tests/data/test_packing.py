@@ -149,6 +149,12 @@ def test_dialogues_are_read_and_encoded(tmp_path):
     ('{"prompt": "a", "response": " "}', "line 2: 'response' is empty"),
     ("[1]", "line 2 must be an object .* not list"),
     ('{"prompt": ', "line 2 is not JSON"),
+    ('{"prompt": ' + "9" * 5000 + "}", "line 2 is not JSON"),
+    ("[" * 100_000, "line 2 is not JSON"),
+    (
+      '{"prompt": "x \\ud83d", "response": "b"}',
+      "line 2: 'prompt' holds half a character",
+    ),
   ],
 )
 def test_errors_name_the_line(tmp_path, line, message):

@@ -144,6 +144,8 @@ def test_other_arms(weights, dialogues, tmp_path, arm):
     (("--held_out", "0.99"), "none be left"),
     (("--layers", "0:9", "--arm", "blocks"), "no range of the 2 of the model"),
     (("--layers", "x"), "must be the first and the last layer"),
+    (("--layers", "0:0"), "layers are chosen for the arm 'blocks'"),
+    (("--arm", "full", "--dropout", "0.1"), "--dropout is of low-rank paths"),
     (("--length", "5"), "more than length=5"),
     (("--length", "99"), "more than the 40 tokens"),
     (("--model", "smollm"), "did you mean 'smollm2'"),
@@ -155,6 +157,15 @@ def test_users_errors(weights, dialogues, tmp_path, capsys, more, message):
   assert finetune.main(words) == 2
   assert message in capsys.readouterr().err
   assert not (tmp_path / "x").exists()
+
+
+def test_a_density_without_a_place_is_told_before_training(
+  weights, dialogues, tmp_path, capsys
+):
+  more = ("--arm", "rosa", "--density", "1e-6")
+  assert finetune.main(command(weights, dialogues, tmp_path / "x", *more)) == 2
+  assert "density 1e-06 leaves none of" in capsys.readouterr().err
+  assert not (tmp_path / "x" / "warm_up").exists()
 
 
 def test_errors_of_the_data_name_the_line(weights, tmp_path, capsys):

@@ -1,7 +1,12 @@
 """What launch.merge refuses; what it makes is tested with launch.finetune."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from effjax import adapters, io
+from effjax.models import llama_weights
+from effjax.studies import language
 from launch import merge
 from tests.models import language_models as tiny
 
@@ -34,3 +39,24 @@ def test_help(capsys):
   assert "made for another base is refused" in " ".join(
     capsys.readouterr().out.split()
   )
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path, capsys):
+  weights, out = tmp_path / "tiny.gguf", tmp_path / "out"
+  weights.write_bytes(tiny.gguf_file(tiny.random_params()))
+  params = language.load(str(weights)).params
+  adapter = adapters.lora(1, where="layer_0/mlp/up/kernel")
+  theta, fixed = adapter.init(jax.random.key(0), params)
+  theta = {name: x.at[0, 0].set(jnp.nan) for name, x in theta.items()}
+  io.save_peft(
+    tmp_path / "a",
+    adapter,
+    params,
+    theta,
+    fixed,
+    names=llama_weights.stored_name,
+  )
+  words = ["--model", str(weights), "--adapter", str(tmp_path / "a")]
+  assert merge.main([*words, "--output", str(out)]) == 2
+  assert "the weights are not finite" in capsys.readouterr().err
+  assert not out.exists()

@@ -96,7 +96,7 @@ def brute(tokens):
 class Letters:
   """Stands for a tokenizer: a is 1, b is 2, and so on."""
 
-  def encode(self, text):
+  def encode(self, text, framed=False):
     return [ord(letter) - ord("a") + 1 for letter in text]
 
 

@@ -324,3 +324,21 @@ def test_golden_tokens_of_smollm2(smollm2, optimised):
     None, module, params, two, prefix=prefix, **options
   )
   assert together[0].tokens == expected
+
+
+def test_the_context_limits_the_work(monkeypatch):
+  asked = []
+  read = generation._read
+
+  def noted(module, params, padded, lengths, prefix, most, parts):
+    asked.append(most)
+    return read(module, params, padded, lengths, prefix, most, parts)
+
+  monkeypatch.setattr(generation, "_read", noted)
+  prompts = [[1, 2, 3], [1]]
+  (first, second) = generation.generate(
+    None, MODEL, PARAMS, prompts, max_tokens=10**9
+  )
+  assert asked == [CONFIG.context]
+  assert (first.reason, second.reason) == ("context", "context")
+  assert len(first.tokens) == CONFIG.context - 2

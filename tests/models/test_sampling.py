@@ -54,6 +54,9 @@ def test_the_most_likely_token_always_stays():
   assert np.isfinite(found).sum() == 1
   whole, _ = _candidates(np.zeros((1, SIZE), np.float32), top_p=1.0)
   assert np.isfinite(whole).all()
+  # Also what is so unlikely that the sum is 1 before it.
+  whole, _ = _candidates(np.float32([[0.0, -17.0, -20.0]]), top_p=1.0)
+  assert np.isfinite(whole).all()
 
 
 def test_draws_have_the_odds():

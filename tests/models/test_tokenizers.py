@@ -124,6 +124,8 @@ def test_what_is_said_controls_nothing():
     ("{% for %}", [], "not valid"),
     ("{{ raise_exception('no system') }}", [], "no system"),
     ("{{ ''.__class__.__mro__ }}", [], "refuses the messages"),
+    ("{{ 1 / 0 }}", [], "refuses the messages"),
+    ("{{ 'a' + 1 }}", [], "refuses the messages"),
     (tiny.TEMPLATE, [{"role": "user"}], "Message 0 has no text 'content'"),
   ],
 )
@@ -148,6 +150,29 @@ def test_conversations_that_are_refused(template, messages, message):
 def test_other_tokenizers_are_refused(change, message):
   with pytest.raises(ValueError, match=message):
     tiny.tokenizer(**change)
+
+
+def test_what_a_tokenizer_begins_with_is_not_doubled():
+  library = pytest.importorskip("tokenizers")
+  words = {name: i for i, name in enumerate(["<s>", "<u>", "<e>", "hi", "ok"])}
+  backend = library.Tokenizer(library.models.WordLevel(words, "hi"))
+  backend.pre_tokenizer = library.pre_tokenizers.Whitespace()
+  backend.add_special_tokens(["<s>", "<u>", "<e>"])
+  backend.post_processor = library.processors.TemplateProcessing(
+    single="<s> $A", special_tokens=[("<s>", 0)]
+  )
+  template = (
+    "{{ bos_token }}{% for m in messages %}<u>{{ m['content'] }}<e>{% endfor %}"
+  )
+  made = tokenizers.from_json(
+    backend.to_str(), begin="<s>", end="<e>", template=template
+  )
+  messages = [{"role": "user", "content": "hi"}]
+  assert made.chat_tokens(messages) == [0, 1, 3, 2]
+  assert made.encode("ok", special=False) == [4]
+  assert made.encode("ok", framed=True) == [0, 4]
+  with pytest.raises(ValueError, match="half a character"):
+    made.encode("ok \ud83d")
 
 
 def test_a_tokenizer_in_json():

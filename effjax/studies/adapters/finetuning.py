@@ -200,6 +200,9 @@ class Tuner:
       return _from_places(self.params, safetensors.read(path))
     agenda = adapters.agenda(f"wl{plan.warm_up}", density=plan.density)
     params = self.params
+    # A density that leaves a kernel without a place is told before training.
+    kernels, _ = tree.partition(params, plans.KERNELS)
+    jax.eval_shape(lambda x: adapters.sparse_masks(x, plan.density), kernels)
     if agenda.warm_up:
       warm = dataclasses.replace(plan, arm="lora", steps=agenda.warm_up)
       warm = dataclasses.replace(warm, learning_rate=plan.rate)

@@ -115,6 +115,10 @@ def check(plan: Plan, layers: int) -> None:
       f"the layers {first} to {last} are no range of the {layers} of the model,"
       f" 0 to {layers - 1}"
     )
+  if plan.layers and plan.arm != "blocks":
+    raise ValueError(
+      f"layers are chosen for the arm 'blocks'; {plan.arm!r} is of all layers"
+    )
 
 
 def choose(plan: Plan, layers: int, masks: Any = None) -> Chosen:

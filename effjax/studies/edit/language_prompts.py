@@ -85,7 +85,9 @@ def locate(tokenizer: Tokenizer, prompt: str, subject: str) -> int:
   if at < 0:
     raise ValueError(f"the subject {subject!r} is not in the prompt {prompt!r}")
   end = len(START) + at + len(subject.rstrip())
-  spans = tokenizer.backend.encode(START + prompt).offsets
+  spans = tokenizer.backend.encode(
+    START + prompt, add_special_tokens=False
+  ).offsets
   return max(i for i, (start, _) in enumerate(spans) if start < end)
 
 

@@ -108,6 +108,8 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> pathlib.Path:
   """Write results and report; return the report's path."""
   if options.resamples < 1:
     raise ValueError(f"--resamples must be at least 1, got {options.resamples}")
+  if not 0 <= options.seed < 2**32:
+    raise ValueError(f"--seed must be from 0 to 2^32 - 1, got {options.seed}")
   place = pathlib.Path(options.output)
   if place.exists() and not place.is_dir():
     raise ValueError(f"{place} is a file, not a directory")

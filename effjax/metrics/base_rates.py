@@ -13,11 +13,11 @@ _FORMS = ("ratio", "log")
 
 
 class Rates(NamedTuple):
-  """Predicted and labelled positives per attribute.
+  """How often the rarer value is predicted and labelled per attribute.
 
   Attributes:
-    predicted: [A], the number of positive decisions.
-    labelled: [A], the number of positive labels.
+    predicted: [A], the number of decisions for the rarer value.
+    labelled: [A], the number of labels of the rarer value.
     total: [], the number of samples.
     invalid: [A] or [], the number of NaN logits.
   """
@@ -93,33 +93,33 @@ def threshold_calibration_bias(
         f"labels {list(read.labels.shape)} and {source} disagree in the number"
         " of attributes."
       )
+    # Counted themselves: a difference of rounded sums may miss 0.
     new = Rates(
-      counting.count(read.rows, read.predictions),
-      counting.count(read.rows, read.labels),
+      counting.count(read.rows, read.predictions ^ negative_is_rare[None, :]),
+      counting.count(read.rows, read.labels ^ negative_is_rare[None, :]),
       jnp.sum(read.weights),
       read.invalid,
     )
     return base.add(state, new)
 
   def compute(state: Rates) -> Any:
-    predicted, labelled = (
-      jnp.where(negative_is_rare, state.total - x, x)
-      for x in (state.predicted, state.labelled)
-    )
-    value = counting.ratio(predicted, labelled)
+    value = counting.ratio(state.predicted, state.labelled)
     if convention == "exact":
-      value = jnp.where(labelled > 0, value, jnp.nan)
+      value = jnp.where(state.labelled > 0, value, jnp.nan)
     value = jnp.where(state.invalid > 0, jnp.nan, value)
     if form == "log":
       value = jnp.log(value)
     if not details:
       return value
-    return ThresholdCalibration(value, predicted, labelled, state.total)
+    return ThresholdCalibration(value, *state[:3])
 
   def columns(**batch):
     read = counting.read(batch, "predictions", "labels", threshold=threshold)
     invalid = cells.invalid(read.logits, read.labels)
-    return None, (read.predictions, read.labels, invalid)
+    rare = (
+      x ^ negative_is_rare[None, :] for x in (read.predictions, read.labels)
+    )
+    return None, (*rare, invalid)
 
   def from_counts(counts, groups, predicted, labelled, invalid):
     predicted, labelled, invalid = (

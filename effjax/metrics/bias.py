@@ -127,10 +127,13 @@ def bias_amplification(
       labelled, joint.labelled
     )
     support = jnp.minimum(joint.labelled_in, joint.labelled - joint.labelled_in)
+    # Equal in training alone they are two things that were always met together.
+    same = (verdict == 1) & (joint.labelled_in == joint.labelled)
+    same &= joint.labelled_in == joint.members
     reason = jnp.select(
       [
         jnp.broadcast_to(state.invalid > 0, inside.shape),
-        verdict == 1,
+        same,
         support < min_positives,
         verdict > 1,
         jnp.isnan(value),

@@ -14,11 +14,8 @@ Array = jax.Array
 _EXACT_ROWS = 2**24
 # The arrays with a column for each attribute.
 _WIDE = (
-  "logits",
-  "predictions",
-  "labels",
-  "reference_logits",
-  "reference_predictions",
+  *("logits", "predictions", "labels"),
+  *("reference_logits", "reference_predictions"),
 )
 # The arrays with a column for each group.
 _GROUPED = ("groups", "group_predictions")
@@ -48,7 +45,8 @@ def one_hot(ids: Any, groups: int) -> Array:
   [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
   """
   ids = read_ids("ids", ids, groups, unit="groups")
-  return ids[:, None] == jnp.arange(groups, dtype=ids.dtype)[None, :]
+  # Narrower types cannot number all groups.
+  return ids.astype(jnp.int32)[:, None] == jnp.arange(groups)[None, :]
 
 
 def read_ids(
@@ -194,7 +192,8 @@ def decisions(
     [..., A] bool: `logits > threshold`, or `>=`. False for NaN.
   """
   logits = jnp.asarray(logits)
-  threshold = jnp.asarray(threshold, logits.dtype)
+  dtype = jnp.float64 if logits.dtype == jnp.float64 else jnp.float32
+  logits, threshold = logits.astype(dtype), jnp.asarray(threshold, dtype)
   if threshold.ndim:
     if threshold.shape != logits.shape[-1:]:
       raise ValueError(

@@ -19,11 +19,13 @@ class Gram(NamedTuple):
 
   Attributes:
     joint: [A, A], the number of samples in which two decisions are positive.
+    zeros: [A], the number of samples in which a decision is negative.
     total: [], the number of samples.
     invalid: [A] or [], the number of NaN logits among them.
   """
 
   joint: Array
+  zeros: Array
   total: Array
   invalid: Array
 
@@ -214,9 +216,9 @@ def _covariance(state: Gram) -> tuple[Array, Array]:
   # A column and its complement have equal R^2. Complementing those that are
   # mostly true, in exact counts, keeps p_i p_j small, where the subtraction
   # below would otherwise cancel.
-  flip = 2 * ones > state.total
+  flip = ones > state.zeros
   joint = jnp.where(flip[:, None], ones[None, :] - state.joint, state.joint)
-  ones = jnp.where(flip, state.total - ones, ones)
+  ones = jnp.where(flip, state.zeros, ones)
   joint = jnp.where(flip[None, :], ones[:, None] - joint, joint)
   rate = counting.ratio(ones, state.total)
   covariance = (
@@ -233,11 +235,13 @@ def _of_gram(threshold: Any, compute: Callable[[Gram], Array]) -> base.Metric:
   def update(state: Gram, **batch) -> Gram:
     read = counting.read(batch, "predictions", threshold=threshold)
     joint = counting.cooccurrence(read.rows, read.predictions, read.predictions)
-    new = Gram(joint, jnp.sum(read.weights), read.invalid)
+    # Counted themselves: a difference of rounded sums may miss 0.
+    zeros = counting.count(read.rows, ~read.predictions)
+    new = Gram(joint, zeros, jnp.sum(read.weights), read.invalid)
     return base.add(state, new)
 
   zero = jnp.zeros((), jnp.int32)
-  return base.Metric(Gram(zero, zero, zero), update, base.add, compute)
+  return base.Metric(Gram(zero, zero, zero, zero), update, base.add, compute)
 
 
 def _where_usable(state: Gram, value: Array) -> Array:
@@ -248,7 +252,7 @@ def _where_usable(state: Gram, value: Array) -> Array:
 def _pairwise_information(state: Gram) -> tuple[Array, Array]:
   """Returns the mutual information [A, A] and where neither is constant."""
   ones, total = jnp.diagonal(state.joint), state.total
-  sides = (ones, total - ones)
+  sides = (ones, state.zeros)
   rows = tuple(jnp.broadcast_to(x[:, None], state.joint.shape) for x in sides)
   columns = tuple(x.T for x in rows)
   both = state.joint
@@ -266,5 +270,5 @@ def _pairwise_information(state: Gram) -> tuple[Array, Array]:
     return jnp.where(both > 0, share * jnp.log(odds), 0.0)
 
   value = jnp.maximum(sum(term(*cell) for cell in cells), 0.0)
-  varies = (ones > 0) & (ones < total)
+  varies = (ones > 0) & (state.zeros > 0)
   return value, varies[:, None] & varies[None, :]

@@ -168,6 +168,8 @@ def _given(keep: Any, size: int, of: str) -> Wide:
         f"keep{of} is {keep.dtype}{list(keep.shape)}; one whole number is"
         " wanted"
       )
+    if jnp.iinfo(keep.dtype).bits < 32:
+      keep = keep.astype(jnp.int32)  # which holds the bound
     # Totals beyond 32 bits come in as Wide already.
     return wide(jnp.clip(keep, 0, min(size, 2**31 - 1)))
   if isinstance(keep, Wide):

@@ -19,7 +19,11 @@ from effjax.pruning.allocation import count_kept, erk
 from effjax.pruning.deferred import as_deferred
 from effjax.pruning.masks import topk
 from effjax.pruning.schedules import Schedule, check
-from effjax.pruning.updates import is_placeholder, prune_updates
+from effjax.pruning.updates import (
+  gradients_of,
+  is_placeholder,
+  prune_updates,
+)
 
 Tree = Any
 
@@ -170,7 +174,7 @@ def dynamic(
     )
     masks = jax.lax.cond(
       jnp.any(hit),
-      lambda: move(params, updates if grads is None else grads, state, moved),
+      lambda: move(params, gradients_of(updates, params, grads), state, moved),
       lambda: state.mask,
     )
     # Weights that were pruned before, grown ones included, start at zero.

@@ -187,7 +187,7 @@ def polynomial(
     begin: Step of the first update.
     end: Step of the last one.
     every: Steps between updates.
-    degree: Of the polynomial.
+    degree: Of the polynomial, above 0.
     convention: "exact" always fires at `end`, with the final sparsity.
       "reference" fires only at begin, begin + every, ... up to `end`, which
       may be missed, and its sparsity before `begin` is NaN.
@@ -207,6 +207,8 @@ def polynomial(
   check_convention(convention)
   check_sparsity(initial, "initial sparsity")
   check_sparsity(final, "final sparsity")
+  if not degree > 0:
+    raise ValueError(f"the degree must be above 0, got {degree}")
   steps = _steps(begin, end, every, convention)
   begin, end = _whole(begin=begin, end=end)
   length = max(end - begin, 1)

@@ -196,9 +196,9 @@ def wanda(params: Tree, input_norms: Tree) -> Tree:
   scale = lambda w, norm: (
     jnp.abs(w) * norm[:, None].reshape((1,) * (w.ndim - 2) + (-1, 1))
   )
-  return _map(
-    scale, params, input_norms, "tree of input norms", lambda s: s[-2:-1]
-  )
+  # A leaf of rank 1 has no inputs, and no norms fit it.
+  inputs = lambda shape: shape[-2:-1] or ("no kernel",)
+  return _map(scale, params, input_norms, "tree of input norms", inputs)
 
 
 def check_convention(convention: str) -> None:

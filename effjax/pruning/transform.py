@@ -26,7 +26,12 @@ from effjax.pruning.integers import Wide, wide
 from effjax.pruning.masks import global_topk, topk
 from effjax.pruning.schedules import Schedule, check
 from effjax.pruning.structured import MASKS, channels
-from effjax.pruning.updates import is_placeholder, promote, prune_updates
+from effjax.pruning.updates import (
+  gradients_of,
+  is_placeholder,
+  promote,
+  prune_updates,
+)
 
 Tree = Any
 
@@ -259,7 +264,7 @@ def prune(
     row = jnp.sum(
       jnp.where(hit[:, None, None], state.keep, 0), axis=0, dtype=jnp.int32
     )
-    gradients = updates if grads is None else grads
+    gradients = gradients_of(updates, params, grads)
     if state.squared is not None:
       state = state._replace(squared=_averaged(gradients, state.squared))
     weights = params if state.dense is None else _overlay(params, state.dense)

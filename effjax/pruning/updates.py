@@ -9,6 +9,25 @@ import optax
 Tree = Any
 
 
+def gradients_of(updates: Tree, params: Tree, grads: Tree | None) -> Tree:
+  """Return what weights are scored by: the gradients, or else the updates.
+
+  Args:
+    updates: Updates.
+    params: Parameters, of which optax may have masked some.
+    grads: Gradients, which it leaves whole; None for the updates.
+
+  Returns:
+    The gradients, masked where the parameters are.
+  """
+  if grads is None:
+    return updates
+  masked = lambda x: isinstance(x, optax.MaskedNode)
+  return jax.tree.map(
+    lambda p, g: p if masked(p) else g, params, grads, is_leaf=masked
+  )
+
+
 def prune_updates(updates: Tree, params: Tree, masks: Tree) -> Tree:
   """Replace the updates of pruned weights by minus the weight.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from effjax import pruning
 from effjax.pruning import counts
 from tests.pruning import brute
 
@@ -106,3 +107,16 @@ def test_worked_values_of_traced_float64():
 
 def test_a_traced_nan_prunes_nothing():
   assert [value(n) for n in traced(jnp.float32(np.nan))] == list(SIZES)
+
+
+@pytest.mark.parametrize(
+  ("kind", "keep", "size"),
+  [("uint8", 200, 400), ("int8", 100, 400), ("int16", 100, 40_000)],
+)
+def test_traced_numbers_of_narrow_types(kind, keep, size):
+  scores = {"w": jnp.arange(float(size))}
+  for select in (pruning.topk, pruning.global_topk):
+    mask = jax.jit(lambda k, select=select: select(scores, keep=k))(
+      jnp.asarray(keep, kind)
+    )
+    assert int(mask["w"].sum()) == keep

@@ -103,3 +103,11 @@ def test_tables_that_have_nothing_to_say():
 def test_unpacking_what_was_not_packed(bits):
   with pytest.raises(ValueError, match=r"'a' is .*; pack makes uint8 arrays"):
     pruning.unpack({"a": bits}, {"a": jnp.ones(3)})
+
+
+@pytest.mark.parametrize("kind", [bool, "uint8", "int32", "float32"])
+def test_masks_of_other_types(kind):
+  masks = {"w": jnp.array([1, 0, 0, 1]).astype(kind)}
+  assert float(jax.jit(pruning.sparsity)(masks)) == 0.5
+  assert float(pruning.sparsity(masks)) == 0.5
+  assert pruning.pack(masks)["w"].tolist() == [0b10010000]

@@ -121,6 +121,8 @@ def test_schedules_by_name(name):
     (lambda: pruning.cubic(-0.1, 0.9, 0, 5, 1), "initial sparsity"),
     (lambda: pruning.cubic(0.1, 1.9, 0, 5, 1), "final sparsity"),
     (lambda: pruning.cubic(0.1, 0.9, 0, 5, 1, convention="x"), "'reference'"),
+    (lambda: pruning.polynomial(0, 0.5, 0, 4, 1, degree=-1), "degree must be"),
+    (lambda: pruning.polynomial(0, 0.5, 0, 4, 1, degree=0), "degree must be"),
     (lambda: pruning.from_table([1, 2], [0.5]), "2 steps do not fit 1"),
     (lambda: pruning.from_table([2, 2], [0.5, 0.6]), "must ascend"),
     (lambda: pruning.alternating(0.5, 5, 4, sparse=1, dense=1), "begin <= end"),

@@ -125,6 +125,7 @@ def test_mistakes():
     (lambda w: pruning.fisher(w, {"w": jnp.ones((3, 4))}), "squared gradients"),
     (lambda w: pruning.wanda(w, {"w": jnp.ones(3)}), r"\(4,\) is wanted"),
     (lambda w: pruning.wanda({"w": jnp.ones(3)}, {"w": jnp.ones(3)}), "norms"),
+    (lambda w: pruning.wanda({"w": jnp.ones(3)}, {"w": jnp.ones(())}), "norms"),
   ],
 )
 def test_shapes_that_do_not_fit(call, words):

@@ -469,3 +469,28 @@ def test_fisher_averages_squared_gradients():
   # The last gradient alone would choose others.
   last = np.abs(before * np.asarray(grads["w"], float))
   assert (wanted != (last >= np.sort(last.ravel())[21])).any()
+
+
+@pytest.mark.parametrize(
+  "make",
+  [
+    lambda: pruning.prune(pruning.one_shot(0.5), score="taylor"),
+    lambda: pruning.prune(pruning.one_shot(0.5), score="fisher"),
+    lambda: pruning.dynamic(jax.random.key(0), pruning.constant(0.5, 0, 10, 2)),
+  ],
+)
+def test_frozen_leaves_beside_whole_gradients(make):
+  params = {"a": jnp.arange(1.0, 17).reshape(4, 4), "f": jnp.ones((4, 4))}
+  transforms = {
+    "t": optax.chain(optax.sgd(0.1), make()),
+    "z": optax.set_to_zero(),
+  }
+  optimizer = optax.multi_transform(transforms, {"a": "t", "f": "z"})
+  grads = jax.tree.map(jnp.ones_like, params)
+  updates, _ = optimizer.update(
+    grads, optimizer.init(params), params, grads=grads
+  )
+  new = optax.apply_updates(params, updates)
+  # Weights that grow begin at zero.
+  assert int(jnp.sum(new["a"] == 0)) >= 8
+  np.testing.assert_array_equal(new["f"], params["f"])

@@ -26,8 +26,10 @@ def reference(train, test, decided, min_positives, min_gap, convention):
   value = ratio(int((decided & side).sum()), int(decided.sum()))
   value -= ratio(int((truth & side).sum()), int(truth.sum()))
   support = min(int((truth & inside).sum()), int((truth & ~inside).sum()))
-  if support < min_positives or gap < min_gap or (p1 == 1 and p0 == 0):
+  if support < min_positives or gap < min_gap:
     return NAN
+  if (y == g).all() and (truth == inside).all():
+    return NAN  # the attribute is the group itself
   if convention == "exact" and gap != gap:
     return NAN
   return value

@@ -37,8 +37,8 @@ def reference(train, test, decided, min_positives, min_gap, convention):
 
 @pytest.mark.parametrize("convention", ["exact", "reference"])
 def test_every_small_table_of_training(convention):
-  # All rates i/50 and j/50 (others, and of empty sides) in one training set: some
-  # have a gap of one tenth up to rounding, as 22/100 against 20/100.
+  # All rates i/50 and j/50, others, and those of empty sides in one training
+  # set: some have a gap of one tenth up to rounding, as 11/50 against 10/50.
   rng = np.random.default_rng(0)
   truth = rng.random((80, 1)) < 0.5
   inside = rng.random((80, 1)) < 0.5

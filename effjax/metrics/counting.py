@@ -46,7 +46,8 @@ def one_hot(ids: Any, groups: int) -> Array:
   """
   ids = read_ids("ids", ids, groups, unit="groups")
   # Narrower types cannot number all groups.
-  return ids.astype(jnp.int32)[:, None] == jnp.arange(groups)[None, :]
+  numbers = jnp.arange(groups, dtype=jnp.int32)
+  return ids.astype(jnp.int32)[:, None] == numbers[None, :]
 
 
 def read_ids(

@@ -38,7 +38,7 @@ def sparsity(masks: Tree) -> jax.Array:
     kept = sum(int(np.count_nonzero(leaf)) for leaf in leaves)
     return jnp.float32((total - kept) / total)
   # Per leaf the count is exact; shares of the total add up in float32.
-  pruned = [jnp.sum(leaf == 0, dtype=jnp.int32) for leaf in leaves]
+  pruned = [jnp.sum(jnp.logical_not(leaf), dtype=jnp.int32) for leaf in leaves]
   shares = [count.astype(jnp.float32) / total for count in pruned]
   return sum(shares, start=jnp.float32(0))
 
@@ -194,7 +194,9 @@ def pack(masks: Tree) -> Tree:
   >>> pack({"w": jnp.array([True, False, True])})["w"].tolist()
   [160]
   """
-  return jax.tree.map(lambda mask: jnp.packbits(_flat(mask) != 0), masks)
+  return jax.tree.map(
+    lambda mask: jnp.packbits(_flat(mask).astype(bool)), masks
+  )
 
 
 def _flat(mask: jax.Array) -> jax.Array:

@@ -114,7 +114,7 @@ def test_a_traced_nan_prunes_nothing():
   [("uint8", 200, 400), ("int8", 100, 400), ("int16", 100, 40_000)],
 )
 def test_traced_numbers_of_narrow_types(kind, keep, size):
-  scores = {"w": jnp.arange(float(size))}
+  scores = {"w": jnp.arange(float(size)).reshape(2, -1)}
   for select in (pruning.topk, pruning.global_topk):
     mask = jax.jit(lambda k, select=select: select(scores, keep=k))(
       jnp.asarray(keep, kind)

@@ -149,14 +149,15 @@ def _privacy(results: Mapping[str, Any]) -> str:
 
 
 def _note(results: Mapping[str, Any]) -> str:
+  from effjax.studies.personalize import page
+
   tests = sum(each["test"] for each in results["data"]["people"].values())
-  buckets = sorted({k for row in results["table"] for k in row["buckets"] if k})
   return (
     f"{tests} mails of {', '.join(results['persons'])}, seeds"
     f" {', '.join(map(str, results['seeds']))}, {results['epochs']:g} epochs"
     " for every arm. ± half of the 95 % interval: of BLEU and ROUGE-L over"
     " resampled mails and seeds, of others Student's t over seeds. MAUVE has"
-    f" {' or '.join(map(str, buckets)) or 'no'} buckets: it takes few values,"
+    f" {page.buckets(results)} buckets: it takes few values,"
     " and differences below 0.1 mean nothing. CPU seconds are those of"
     " training. The column in italics is another class of model, with 8 billion"
     " parameters and other persons (CPAL 2026, PMLR 328)."

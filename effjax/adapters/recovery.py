@@ -79,12 +79,12 @@ def loftq(
   names = jax.tree.leaves(trees.names(params))
   leaves, structure = jax.tree.flatten(params)
   kernels = dict(zip(names, leaves, strict=True))
+  found = parts(adapter, params, theta, fixed)
+  words = {
+    path: layouts.resolve(layout, path, kernels[path].shape) for path in found
+  }
   base = params
   for _ in range(iterations):
-    found = parts(adapter, params, theta, fixed)
-    words = {
-      path: layouts.resolve(layout, path, kernels[path].shape) for path in found
-    }
     rest = dict(kernels)
     for path, part in found.items():
       product = part.scale * jnp.matmul(

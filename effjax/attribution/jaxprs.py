@@ -125,7 +125,7 @@ class Graph:
     return len(self.values) - 1
 
 
-class _How(NamedTuple):
+class _Options(NamedTuple):
   """What `trace` is asked for."""
 
   stops: bool
@@ -170,8 +170,8 @@ def trace(
   var = closed.jaxpr.invars[-1]
   graph.x = graph.add(Value(var.aval.shape, var.aval.dtype, True))
   operands = [*graph.parameters, graph.x]
-  how = _How(stops, loops)
-  outputs = _inline(graph, closed.jaxpr, closed.consts, operands, how)
+  options = _Options(stops, loops)
+  outputs = _inline(graph, closed.jaxpr, closed.consts, operands, options)
   graph.output = outputs[0]
   if not graph.values[graph.output].depends:
     raise ValueError(
@@ -207,7 +207,11 @@ def run(graph: Graph, params: Any, x: Any) -> list[Array]:
 
 
 def _inline(
-  graph: Graph, jaxpr: Any, constants: Sequence, inputs: Sequence, how: _How
+  graph: Graph,
+  jaxpr: Any,
+  constants: Sequence,
+  inputs: Sequence,
+  options: _Options,
 ) -> list[int]:
   """Appends the operations of a jaxpr; returns the numbers of its results."""
   table = dict(zip(jaxpr.invars, inputs, strict=True))
@@ -221,7 +225,7 @@ def _inline(
 
   for eqn in jaxpr.eqns:
     numbers = tuple(read(atom) for atom in eqn.invars)
-    results = _append(graph, eqn, numbers, how)
+    results = _append(graph, eqn, numbers, options)
     table.update(zip(eqn.outvars, results, strict=True))
   return [read(atom) for atom in jaxpr.outvars]
 
@@ -236,7 +240,7 @@ def _constant(graph: Graph, value: Any, sources: tuple[str, ...]) -> int:
 
 
 def _append(
-  graph: Graph, eqn: Any, inputs: tuple[int, ...], how: _How
+  graph: Graph, eqn: Any, inputs: tuple[int, ...], options: _Options
 ) -> Sequence[int]:
   """Appends an equation, written out if it is a call."""
   name = eqn.primitive.name
@@ -248,21 +252,21 @@ def _append(
   evaluate = _evaluation(eqn, depends)
   if name in CALLS and kernel is None:
     jaxpr, constants = inner(eqn)
-    outputs = _inline(graph, jaxpr, constants, inputs, how)
+    outputs = _inline(graph, jaxpr, constants, inputs, options)
     if name in CUSTOM and any(depends):
       graph.nodes.append(
         Node(name, eqn.params, inputs, tuple(outputs), evaluate, again=True)
       )
     return outputs
   opaque = any(depends) and holds_jaxpr(eqn) and kernel is None
-  if opaque and not how.loops:
+  if opaque and not options.loops:
     raise ValueError(
       f"x passes through the primitive {name!r}, inside of which rules cannot"
       " be applied; write the loop or branch out in Python (unrolled, without"
       " jax.lax.scan, while_loop or cond), or use a method of gradients such as"
       " integrated_gradients"
     )
-  follows = any(depends) and not (name == "stop_gradient" and how.stops)
+  follows = any(depends) and not (name == "stop_gradient" and options.stops)
   sources = dict.fromkeys(s for value in known for s in value.sources)
   scalar = known[0].scalar if name in _KEEPS_SCALARS else None
   outputs = tuple(

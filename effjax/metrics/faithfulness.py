@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import counting
+from effjax.metrics import answers, counting
 from effjax.metrics.localization import descending_ranks
 
 Array = jax.Array
@@ -85,7 +85,7 @@ def insertion_deletion(
   x, target = _read(f, params, x, target)
   maps, axes = jnp.asarray(maps), tuple(axes)
   # Numbers without a sign have no descending order by their negatives.
-  maps = maps if maps.dtype == jnp.float64 else maps.astype(jnp.float32)
+  maps = answers.wide(maps)
   shape = x.shape[:1] + tuple(x.shape[a] for a in axes)
   if maps.shape != shape or list(axes) != sorted(set(axes)):
     raise ValueError(

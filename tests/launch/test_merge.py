@@ -58,5 +58,5 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path, capsys):
   )
   words = ["--model", str(weights), "--adapter", str(tmp_path / "a")]
   assert merge.main([*words, "--output", str(out)]) == 2
-  assert "the weights are not finite" in capsys.readouterr().err
+  assert "is not finite after merging" in capsys.readouterr().err
   assert not out.exists()

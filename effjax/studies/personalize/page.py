@@ -181,7 +181,6 @@ def _table(results: Mapping[str, Any]) -> elements.Table:
     if minilm:
       cells.insert(5, row["mauve_minilm"])
     rows.append(cells)
-  buckets = sorted({k for row in results["table"] for k in row["buckets"] if k})
   one = results["runs"][0]
   counts = len(one[f"mauve_{feature}"]["values"]) or "no"
   return elements.Table(
@@ -190,7 +189,7 @@ def _table(results: Mapping[str, Any]) -> elements.Table:
     caption=caption(results),
     notes=[
       f"MAUVE has features of the last token by {feature} before it was tuned,"
-      f" K = {', '.join(map(str, buckets)) or 'none'} buckets, {counts}"
+      f" K = {buckets(results)} buckets, {counts}"
       " clusterings of each run; with so few buckets differences below 0.1 mean"
       " nothing, and values are not those of other features.",
       "Panza-BLEU is the mean of cumulative BLEU-1 to BLEU-4 of each mail,"
@@ -200,6 +199,19 @@ def _table(results: Mapping[str, Any]) -> elements.Table:
       f" tokens; the loss of the training is reduced {_reduction(results)}.",
     ],
   )
+
+
+def buckets(results: Mapping[str, Any]) -> str:
+  """Say how many buckets MAUVE has.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    The numbers that occur, or "no".
+  """
+  found = {k for row in results["table"] for k in row["buckets"] if k}
+  return ", ".join(map(str, sorted(found))) or "no"
 
 
 def _reduction(results: Mapping[str, Any]) -> str:

@@ -5,7 +5,9 @@
 
 The cases of a suite come from launch/benchmarks/NAME.py, which has a function
 `cases(quick: bool) -> list[Case]`. Candidates take turns; the table shows
-median, minimum and maximum of wall and CPU time.
+median, minimum and maximum of wall and CPU time. The file of --output keeps
+what it has of other suites; each says when, where and by which versions it was
+measured.
 """
 
 import argparse
@@ -63,7 +65,8 @@ def _parse(argv):
     "--output",
     metavar="PATH",
     type=pathlib.Path,
-    help="also write the results as JSON",
+    help="also write the results as JSON, after every suite; suites that are"
+    " not run now stay as they are there",
   )
   args = parser.parse_args(argv)
   args.only = [name for name in args.only.split(",") if name] or list(SUITES)
@@ -72,7 +75,25 @@ def _parse(argv):
       parser.error(f"no suite {name!r}; there are {', '.join(SUITES)}")
   if args.rounds < 1:
     parser.error(f"--rounds must be at least 1, got {args.rounds}")
+  try:
+    args.report = _report(args.output)
+  except (OSError, ValueError) as error:
+    parser.error(f"--output: {error}")
   return args
+
+
+def _report(path: pathlib.Path | None) -> dict[str, Any]:
+  """Return what a file of results holds; nothing where there is none yet."""
+  if path is None or not path.exists():
+    return {"suites": {}}
+  found = json.loads(path.read_text("utf-8"))
+  suites = found.get("suites") if isinstance(found, dict) else None
+  if not isinstance(suites, dict) or not all(
+    isinstance(suite, dict) and {"measured", "cases"} <= suite.keys()
+    for suite in suites.values()
+  ):
+    raise ValueError(f"{path} is no file of this benchmark")
+  return found
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,8 +105,11 @@ def main(argv: list[str] | None = None) -> int:
 
   # In a pipe, a table squeezed into 80 columns would cut the figures.
   console = Console(width=None if sys.stdout.isatty() else 140)
-  report: dict[str, Any] = {"versions": harness.versions(), "suites": {}}
-  versions = report["versions"]
+  measured: dict[str, Any] = {
+    "versions": harness.versions(),
+    "load_before": os.getloadavg()[0],
+  }
+  versions, load = measured["versions"], measured["load_before"]
   console.print(
     ", ".join(f"{k} {v or 'absent'}" for k, v in versions.items()),
     highlight=False,
@@ -94,17 +118,15 @@ def main(argv: list[str] | None = None) -> int:
     console.print(
       "[yellow]torch is not installed: its comparisons are skipped.[/yellow]"
     )
-  load = os.getloadavg()[0]
   if load > 0.5:
     console.print(
       f"[yellow]The machine is busy (load {load:.1f}): trust CPU time more"
       " than wall time, and ratios only roughly.[/yellow]"
     )
-  report["load_before"] = load
-  report["limits"] = harness.machine_limits()
+  measured["limits"] = harness.machine_limits()
   console.print(
     "limits: read {read_gb_per_s:.1f} GB/s, float32 products"
-    " {gemm_gflop_per_s:.0f} GFLOP/s".format(**report["limits"]),
+    " {gemm_gflop_per_s:.0f} GFLOP/s".format(**measured["limits"]),
     highlight=False,
   )
   for name in args.only:
@@ -116,13 +138,16 @@ def main(argv: list[str] | None = None) -> int:
     for case in importlib.import_module(module).cases(args.quick):
       with console.status(case.name):
         results.append(harness.measure(case, args.rounds))
-    report["suites"][name] = results
     console.print(f"[bold]{name}[/bold], {args.rounds} rounds")
     console.print(harness.table(results))
-  if args.output:
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(report, indent=2) + "\n")
-    console.print(f"written: {args.output}")
+    if args.output:
+      suites = args.report["suites"] | {
+        name: {"measured": measured, "cases": results}
+      }
+      args.report["suites"] = {n: suites[n] for n in SUITES if n in suites}
+      args.output.parent.mkdir(parents=True, exist_ok=True)
+      args.output.write_text(json.dumps(args.report, indent=2) + "\n")
+      console.print(f"written: {args.output}")
   return 0
 
 

@@ -1,6 +1,7 @@
 """The blocks of README.md: results rendered as Markdown."""
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -300,16 +301,21 @@ def bench_table(bench: Mapping[str, Any]) -> str:
   Returns:
     A table with one row for each candidate; of an accelerator, by wall time.
   """
+  suites = bench["suites"]
   # Where an accelerator computes, CPU time only tells who waits for it how.
-  clock = "wall" if "device" in bench["versions"] else "cpu"
+  clock = (
+    "wall"
+    if any("device" in s["measured"]["versions"] for s in suites.values())
+    else "cpu"
+  )
   lines = [
     "| case | candidate | CPU ms (min to max) | wall ms (min to max) |"
     f" {'wall' if clock == 'wall' else 'CPU'} time, ratio to ours |",
     "|---|---|---|---|---|",
   ]
   notes = []
-  for suite in bench["suites"].values():
-    for case in suite:
+  for suite in suites.values():
+    for case in suite["cases"]:
       ours = case["candidates"]["ours"][clock]["median"]
       for name, times in case["candidates"].items():
         lines.append(
@@ -320,36 +326,32 @@ def bench_table(bench: Mapping[str, Any]) -> str:
       remarks = "; ".join(filter(None, (case["limit"], case["note"])))
       if remarks:
         notes.append(f"- {case['name']}: {remarks}")
-  limits = bench["limits"]
-  versions = ", ".join(f"{k} {v}" for k, v in bench["versions"].items() if v)
-  lines += [
-    "",
-    f"{versions}; read {limits['read_gb_per_s']:.1f} GB/s, float32 products"
-    f" {limits['gemm_gflop_per_s']:.0f} GFLOP/s, load before"
-    f" {bench['load_before']:.1f}. Median of"
-    f" {_rounds(bench)} interleaved rounds.{_dates(bench)}",
-    "",
-    *notes,
-  ]
+  lines += ["", *_runs(suites), *notes]
   return "\n".join(lines) + "\n"
 
 
-def _dates(bench: Mapping[str, Any]) -> str:
-  """Say which suites were measured anew after the others."""
-  later = bench.get("measured_later")
-  if not later:
-    return ""
-  parts = [
-    f"{', '.join(suites)} on {date}" for date, suites in sorted(later.items())
-  ]
-  return f" Measured anew, same machine and versions: {'; '.join(parts)}."
-
-
-def _rounds(bench: Mapping[str, Any]) -> str:
-  rounds = {
-    case["rounds"] for suite in bench["suites"].values() for case in suite
-  }
-  return " or ".join(map(str, sorted(rounds)))
+def _runs(suites: Mapping[str, Any]) -> list[str]:
+  """Say of every run of the benchmark what it measured, where and with what."""
+  runs = {}
+  for name, suite in suites.items():
+    run = runs.setdefault(json.dumps(suite["measured"]), ([], set()))
+    run[0].append(name)
+    run[1].update(case["rounds"] for case in suite["cases"])
+  lines = []
+  for measured, (names, rounds) in runs.items():
+    measured = json.loads(measured)
+    limits = measured["limits"]
+    versions = ", ".join(
+      f"{key} {value}" for key, value in measured["versions"].items() if value
+    )
+    lines.append(
+      f"{', '.join(names) if len(runs) > 1 else 'All'}: {versions}; read"
+      f" {limits['read_gb_per_s']:.1f} GB/s, float32 products"
+      f" {limits['gemm_gflop_per_s']:.0f} GFLOP/s, load before"
+      f" {measured['load_before']:.1f}; median of"
+      f" {' or '.join(map(str, sorted(rounds)))} interleaved rounds.\n"
+    )
+  return lines
 
 
 def _spread(times: Mapping[str, float]) -> str:

@@ -48,11 +48,18 @@ def test_fill_replaces_a_block_and_nothing_else(tmp_path):
       },
     },
   }
-  bench = {
-    "suites": {"masks": [case]},
+  measured = {
     "limits": {"read_gb_per_s": 10.0, "gemm_gflop_per_s": 100.0},
     "versions": {"jax": "0.10"},
     "load_before": 0.1,
+  }
+  later = measured | {"versions": {"jax": "0.11"}}
+  bench = {
+    "suites": {
+      "masks": {"measured": measured, "cases": [case]},
+      "solvers": {"measured": later, "cases": [case]},
+      "traces": {"measured": measured, "cases": [case]},
+    }
   }
   (tmp_path / "bench.json").write_text(json.dumps(bench))
   text = "a\n<!-- begin bench -->\nold\n<!-- end bench -->\nb\n"
@@ -62,6 +69,8 @@ def test_fill_replaces_a_block_and_nothing_else(tmp_path):
   assert "old" not in filled
   assert "| peer | 1000 (900 to 2000) | 1000 (900 to 2000) | 10.00 |" in filled
   assert "- mask: 30 ms" in filled
+  assert "\nmasks, traces: jax 0.10; read 10.0 GB/s" in filled
+  assert "\nsolvers: jax 0.11; read 10.0 GB/s" in filled
 
 
 def test_the_block_of_spade_says_what_was_found():

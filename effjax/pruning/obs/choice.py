@@ -11,8 +11,6 @@ from jax import lax
 
 from effjax.pruning.integers import order_keys
 
-_SORTED = 1 << 12  # entries up to which a sort beats counting
-
 
 def largest(scores: jax.Array, keep: jax.Array, *, strict: bool) -> jax.Array:
   """Keep the largest of all entries, ties by column and row.
@@ -26,37 +24,41 @@ def largest(scores: jax.Array, keep: jax.Array, *, strict: bool) -> jax.Array:
     The mask [S, O].
   """
   keys = order_keys(scores, _key_type(scores))
-  count = lambda chosen: jnp.sum(chosen, dtype=jnp.int32)
   highest = jnp.iinfo(keys.dtype).max
   key = jnp.where(keep > 0, _ranked(keys, keep), highest)
   above = keys > key
   if strict:
     return above
-  equal, left = keys == key, keep - count(above)
+  equal, left = keys == key, keep - _count(above)
 
   def split_ties() -> jax.Array:
     order = jnp.cumsum(equal.reshape(-1), dtype=jnp.int32).reshape(equal.shape)
     return above | (equal & (order <= left))
 
-  return lax.cond(count(equal) > left, split_ties, lambda: above | equal)
+  return lax.cond(_count(equal) > left, split_ties, lambda: above | equal)
 
 
 def _ranked(keys: jax.Array, rank: jax.Array) -> jax.Array:
   """Find the `rank`-th largest of the keys, of which padding is negative."""
-  if keys.size <= _SORTED:
-    ordered = lax.sort(keys.reshape(-1))
-    return ordered[jnp.clip(keys.size - rank, 0, keys.size - 1)]
 
   def halve(_: int, bounds: tuple) -> tuple:
     low, high = bounds
     middle = low + (high - low) // 2
-    enough = jnp.sum(keys >= middle, dtype=jnp.int32) >= rank
+    enough = _count(keys >= middle) >= rank
     return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
   limits = jnp.iinfo(keys.dtype)
   # Scores are not negative, so that half of the keys will do.
   first = jnp.asarray(0, keys.dtype), jnp.asarray(limits.max, keys.dtype)
   return lax.fori_loop(0, limits.bits - 1, halve, first)[0]
+
+
+def _count(chosen: jax.Array) -> jax.Array:
+  """Count what is chosen, [S, O], first by bytes, of which many fit a word."""
+  most = jnp.iinfo(jnp.uint8).max
+  parts = [chosen[i : i + most] for i in range(0, chosen.shape[0], most)]
+  counts = [jnp.sum(part, axis=0, dtype=jnp.uint8) for part in parts]
+  return sum(jnp.sum(count, dtype=jnp.int32) for count in counts)
 
 
 def largest_of_few(

@@ -16,12 +16,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from effjax.pruning.gram import input_gram
+from effjax.pruning.obs.factor import inverted, upper_factor
 from effjax.pruning.obs.solution import (
   Solution,
   check_damping,
   check_finite,
   factored,
   mean_pivot,
+  usable,
 )
 from effjax.pruning.obs.sweep import (
   coupled,
@@ -135,8 +137,7 @@ def _solve(w, inputs, counts, damping, *, block, in_rows, convention):
   # Where nothing helps, scores are squares, and nothing is compensated.
   good, eye = jnp.isfinite(damping), jnp.eye(size, dtype=w.dtype)
   corners, moves = jnp.where(good, corners, eye), jnp.where(good, moves, 0.0)
-  inverses, couplings, diagonals = coupled(corners)
-  del inverses
+  couplings, diagonals = coupled(corners, inverted(corners))
 
   def step(moved: jax.Array, part: tuple) -> tuple:
     w0, met, move, coupling, diagonal, kept, real = part
@@ -177,8 +178,8 @@ def _backward(met, ridge):
     ridge: What is added to the diagonal of the Gram matrix, [].
 
   Returns:
-    The pivots [K S], and the corners of the factor [K, S, S] with what moves
-    later columns, [K, S, M].
+    Whether it could be done, [], and the corners of the factor [K, S, S] with
+    what moves later columns, [K, S, M].
   """
   size = met.shape[1]
   eye = jnp.eye(size, dtype=met.dtype)
@@ -189,8 +190,7 @@ def _backward(met, ridge):
     lower = lax.linalg.cholesky(later, symmetrize_input=False)
     half = solve(lower, part.T, lower=True)
     inner = eye + jnp.matmul(half.T, half, precision=_EXACT)
-    turned = lax.linalg.cholesky(inner[::-1, ::-1], symmetrize_input=False)
-    corner = turned[::-1, ::-1]
+    corner = upper_factor(inner)
     applied = solve(lower, half, lower=True, transpose_a=True)
     move = solve(corner, applied.T, lower=False)
     move = move * jnp.diagonal(corner)[:, None]
@@ -200,4 +200,4 @@ def _backward(met, ridge):
   start = jnp.eye(met.shape[2], dtype=met.dtype) * ridge
   _, (corners, moves) = lax.scan(step, start, met, reverse=True)
   pivots = jnp.diagonal(corners, axis1=1, axis2=2)
-  return pivots.reshape(-1), (corners, moves)
+  return usable(pivots), (corners, moves)

@@ -27,7 +27,8 @@ from effjax.pruning.obs.solution import (
   check_operands,
   factored,
   kept_entries,
-  prepared,
+  mean_pivot,
+  usable,
 )
 from effjax.pruning.scores import check_convention
 
@@ -154,8 +155,11 @@ def _solve(w, gram, limits, damping, *, block, steps, kind, convention):
   Returns:
     The fields of the solution.
   """
-  dead = jnp.diagonal(gram) == 0.0
-  gram, mean = prepared(gram, dead, convention)
+  pivots = jnp.diagonal(gram)
+  dead = pivots == 0.0
+  mean = mean_pivot(pivots, dead, convention)
+  # Columns without inputs have pivots, too.
+  gram += jnp.diag(dead.astype(gram.dtype))
   start = jnp.where(dead[None, :], 0.0, w)
   inverse, damping = _inverse(gram, mean, damping)
   rows, columns = w.shape
@@ -214,7 +218,7 @@ def _inverse(gram, mean, damping):
     lower = lax.linalg.cholesky(whole, symmetrize_input=False)
     half = lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
     inverse = jnp.matmul(half.T, half, precision=_EXACT)
-    return jnp.diagonal(inverse), inverse
+    return usable(jnp.diagonal(inverse)), inverse
 
   inverse, damping = factored(attempt, damping, 0.01)
   # With the identity scores are squares, and nothing is compensated.

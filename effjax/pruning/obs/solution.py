@@ -147,22 +147,21 @@ def factored(
   """Factor a matrix with ever more damping, until it can be done.
 
   Args:
-    attempt: From a damping [] to pivots [I], finite and positive if the factor
-      could be made, and the factor, any pytree.
+    attempt: From a damping [] to whether the factor could be made, bool [], and
+      the factor or what comes of it, any pytree.
     damping: The first damping, [].
     least: What follows a damping of 0, and the least of all later ones.
 
   Returns:
-    The factor, and the damping that it needed; infinity where ten times as
-    much, four times over, does not help, and the factor is of no use.
+    What the last attempt gave, and the damping that it needed; infinity where
+    ten times as much, four times over, does not help.
   """
 
   def again(carry: tuple) -> tuple:
     tried, damping, _, _ = carry
     more = jnp.maximum(damping * 10.0, least)
     damping = jnp.where(tried == 0, damping, more)
-    pivots, factor = attempt(damping)
-    good = jnp.all(jnp.isfinite(pivots) & (pivots > 0.0))
+    good, factor = attempt(damping)
     return tried + 1, damping, good, factor
 
   # Begins with what counts as failed, so that `attempt` is compiled once.
@@ -174,6 +173,11 @@ def factored(
     (jnp.int32(0), damping, jnp.zeros((), bool), nothing),
   )
   return factor, jnp.where(good, damping, jnp.inf)
+
+
+def usable(pivots: jax.Array) -> jax.Array:
+  """Tell whether all pivots of a factor are finite and positive, bool []."""
+  return jnp.all(jnp.isfinite(pivots) & (pivots > 0.0))
 
 
 def mean_pivot(
@@ -196,22 +200,3 @@ def mean_pivot(
   mean = jnp.sum(diagonal) / jnp.maximum(live, 1.0)
   # Without any live column there is nothing to damp, and 1 does no harm.
   return jnp.where(live > 0, mean, 1.0)
-
-
-def prepared(
-  gram: jax.Array, dead: jax.Array, convention: str
-) -> tuple[jax.Array, jax.Array]:
-  """Prepare a Gram matrix for factorisation.
-
-  Args:
-    gram: [I, I].
-    dead: Which inputs are zero throughout, [I].
-    convention: See `mean_pivot`.
-
-  Returns:
-    The Gram matrix with 1 on the diagonal of dead columns, and the mean that
-    a damping of 1 adds, [].
-  """
-  mean = mean_pivot(jnp.diagonal(gram), dead, convention)
-  eye = jnp.eye(gram.shape[0], dtype=bool)
-  return jnp.where(eye & dead[:, None], 1.0, gram), mean

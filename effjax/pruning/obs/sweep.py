@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from effjax.pruning.obs.choice import largest, largest_of_few
+from effjax.pruning.obs.factor import factor_rows
 from effjax.pruning.obs.solution import (
   Solution,
   check_damping,
@@ -28,7 +29,8 @@ from effjax.pruning.obs.solution import (
   check_operands,
   factored,
   kept_entries,
-  prepared,
+  mean_pivot,
+  usable,
 )
 from effjax.pruning.scores import check_convention
 
@@ -148,53 +150,58 @@ def _solver(block: int, in_rows: bool, convention: str):
 
 def _solve(w, gram, counts, damping, *, block, in_rows, convention):
   """Solve; weights [O, I], counts of kept entries [B], damping []."""
-  dead = jnp.diagonal(gram) == 0.0
-  gram, mean = prepared(gram, dead, convention)
+  pivots = jnp.diagonal(gram)
+  dead = pivots == 0.0
+  mean = mean_pivot(pivots, dead, convention)
   w = jnp.where(dead[None, :], 0.0, w)
-  factor, damping = _factor(gram, mean, damping)
   columns = w.shape[1]
   many, size = super_blocks(columns, block)
   # Columns of the padding have no weights and no neighbours.
   pad = many * size - columns
-  wt = jnp.pad(w.T, ((0, pad), (0, 0)))
-  factor = jnp.pad(factor, ((0, pad), (0, pad)))
-  real = jnp.arange(columns + pad) < columns
   split = lambda x: x.reshape(many, size, *x.shape[1:])
-  every = jnp.arange(many)
-  corners = factor.reshape(many, size, many, size)[every, :, every, :]
-  eye = jnp.eye(size, dtype=w.dtype)
-  corners = jnp.where(split(real)[:, :, None], corners, eye)
-  inverses, couplings, diagonals = coupled(corners)
+  wt = jnp.pad(w.T, ((0, pad), (0, 0)))
+  real = split(jnp.arange(columns + pad) < columns)
+  counts = split_counts(counts, many, size // block)
 
-  def step(taken: jax.Array, part: tuple) -> tuple:
-    k, panel, w0, inverse, coupling, diagonal, kept, real = part
-    reached = jnp.matmul(panel, taken, precision=_EXACT)
-    entry = w0 + jnp.matmul(inverse.T, reached, precision=_EXACT)
-    now, mask = sweep_super_block(
-      entry,
-      coupling,
-      diagonal,
-      kept,
-      real,
-      block=block,
-      in_rows=in_rows,
-      convention=convention,
-    )
-    delta = w0 - jnp.where(mask, now, 0.0)
-    taken = lax.dynamic_update_slice_in_dim(taken, delta, k * size, axis=0)
-    return taken, (now, mask)
+  def attempt(damping: jax.Array) -> tuple:
+    # Columns without inputs have pivots, too.
+    added = damping * mean + dead.astype(w.dtype)
+    factor, corners, inverses = factor_rows(gram, added, size)
+    good = usable(jnp.diagonal(corners, axis1=1, axis2=2))
+    # With the identity scores are squares, and nothing is compensated.
+    eye = jnp.eye(size, dtype=w.dtype)[None]
+    corners = jnp.where(good, corners, eye)
+    inverses = jnp.where(good, inverses, eye)
+    couplings, diagonals = coupled(corners, inverses)
 
-  parts = (
-    every,
-    split(factor.T),
-    split(wt),
-    inverses,
-    couplings,
-    diagonals,
-    split_counts(counts, many, size // block),
-    split(real),
-  )
-  _, (now, mask) = lax.scan(step, jnp.zeros_like(wt), parts)
+    def step(taken: jax.Array, part: tuple) -> tuple:
+      k, w0, inverse, coupling, diagonal, kept, real = part
+      # Cut out here, since the rows of a scan would be a copy of the factor.
+      panel = lax.dynamic_slice_in_dim(factor, k * size, size)
+      reached = jnp.matmul(panel, taken, precision=_EXACT)
+      reached = jnp.where(good, reached, 0.0)
+      entry = w0 + jnp.matmul(inverse.T, reached, precision=_EXACT)
+      now, mask = sweep_super_block(
+        entry,
+        coupling,
+        diagonal,
+        kept,
+        real,
+        block=block,
+        in_rows=in_rows,
+        convention=convention,
+      )
+      delta = w0 - jnp.where(mask, now, 0.0)
+      taken = lax.dynamic_update_slice_in_dim(taken, delta, k * size, axis=0)
+      return taken, (now, mask)
+
+    every = jnp.arange(many)
+    parts = (every, split(wt), inverses, couplings, diagonals)
+    _, swept = lax.scan(step, jnp.zeros_like(wt), (*parts, counts, real))
+    return good, (*swept, diagonals)
+
+  # The factor stays inside: to hand a large array on would be to copy it.
+  (now, mask, diagonals), damping = factored(attempt, damping, 1e-6)
   return finished(now, mask, diagonals, dead, damping)
 
 
@@ -205,23 +212,21 @@ def super_blocks(columns: int, block: int) -> tuple[int, int]:
   return -(-columns // size), size
 
 
-def coupled(corners: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Invert the corners of a factor, and see how their columns are coupled.
+def coupled(
+  corners: jax.Array, inverses: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """See how the columns of a super-block are coupled.
 
   Args:
-    corners: Upper triangular [K, S, S].
+    corners: Diagonal blocks of the factor, upper triangular [K, S, S].
+    inverses: Their inverses.
 
   Returns:
-    The inverses, how much of what is lost at a column each later one takes
-    over, [K, S, S], and the diagonals [K, S].
+    How much of what is lost at a column each later one takes over, [K, S, S],
+    and the diagonals [K, S].
   """
-  eye = jnp.eye(corners.shape[1], dtype=corners.dtype)
-  inverses = lax.linalg.triangular_solve(
-    corners, jnp.broadcast_to(eye, corners.shape), left_side=True, lower=False
-  )
   diagonals = jnp.diagonal(corners, axis1=1, axis2=2)
-  couplings = jnp.triu(inverses * -diagonals[:, :, None], 1)
-  return inverses, couplings, diagonals
+  return jnp.triu(inverses * -diagonals[:, :, None], 1), diagonals
 
 
 def split_counts(counts: jax.Array, many: int, blocks: int) -> jax.Array:
@@ -248,22 +253,6 @@ def finished(now, mask, diagonals, dead, damping):
   join = lambda x: x.reshape(-1, x.shape[-1])[: dead.size].T
   mask = join(mask) & ~dead[None, :]
   return jnp.where(mask, join(now), 0.0), mask, loss, damping
-
-
-def _factor(gram, mean, damping):
-  """Factor R R^T with R upper, damping more until it can be done."""
-  eye = jnp.eye(gram.shape[0], dtype=gram.dtype)
-
-  def attempt(damping):
-    whole = gram + eye * (damping * mean)
-    # The upper factor is the lower one of the matrix turned round.
-    lower = lax.linalg.cholesky(whole[::-1, ::-1], symmetrize_input=False)
-    return jnp.diagonal(lower), lower
-
-  lower, damping = factored(attempt, damping, 1e-6)
-  factor = lower[::-1, ::-1]
-  # With the identity scores are squares, and nothing is compensated.
-  return jnp.where(jnp.isfinite(damping), factor, eye), damping
 
 
 def sweep_super_block(

@@ -1,0 +1,60 @@
+"""The factor by blocks, as a whole, and NumPy's in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from effjax.pruning.obs import choice, factor
+
+
+@pytest.mark.parametrize("way", [factor._by_blocks, factor._as_a_whole])
+@pytest.mark.parametrize(
+  ("columns", "size"), [(12, 4), (13, 4), (5, 5), (3, 8), (1, 1)]
+)
+def test_it_is_that_of_numpy(way, columns, size):
+  inputs = np.random.default_rng(columns).normal(size=(20, columns))
+  gram, added = inputs.T @ inputs, np.linspace(0.5, 2.0, columns)
+  rows, corners, inverses = way(
+    jnp.asarray(gram, jnp.float32), jnp.asarray(added, jnp.float32), size
+  )
+  many = -(-columns // size)
+  whole = np.eye(many * size)
+  turned = (gram + np.diag(added))[::-1, ::-1]
+  whole[:columns, :columns] = np.linalg.cholesky(turned)[::-1, ::-1]
+  for k in range(many):
+    block = slice(k * size, (k + 1) * size)
+    corner = whole[block, block]
+    np.testing.assert_allclose(corners[k], corner, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+      inverses[k], np.linalg.inv(corner), rtol=1e-4, atol=1e-4
+    )
+    before = slice(0, k * size)
+    np.testing.assert_allclose(
+      rows[block, before], whole[before, block].T, rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("way", [factor._by_blocks, factor._as_a_whole])
+def test_what_cannot_be_factored_shows(way):
+  gram = jnp.diag(jnp.array([1.0, -1.0, 1.0, 1.0, 1.0]))
+  _, corners, _ = way(gram, jnp.zeros(5), 2)
+  pivots = jnp.diagonal(corners, axis1=1, axis2=2)
+  assert not jnp.all(jnp.isfinite(pivots) & (pivots > 0.0))
+
+
+def test_large_matrices_are_not_written_out():
+  gram = jax.ShapeDtypeStruct((200, 200), jnp.float32)
+  added = jax.ShapeDtypeStruct((200,), jnp.float32)
+  jaxpr = jax.make_jaxpr(lambda g, a: factor.factor_rows(g, a, 2))(gram, added)
+  assert str(jaxpr).count("= cholesky") == 1
+
+
+@pytest.mark.parametrize("columns", [255, 256, 600])
+def test_many_columns_are_counted(columns):
+  """A byte counts to 255: more columns are counted in parts."""
+  scores = np.random.default_rng(0).permutation(np.arange(3.0 * columns))
+  scores = jnp.asarray(scores.reshape(columns, 3), jnp.float32)
+  for keep in (0, 1, 3 * columns - 1, 3 * columns):
+    mask = choice.largest(scores, jnp.int32(keep), strict=False)
+    np.testing.assert_array_equal(mask, scores >= 3 * columns - keep)

@@ -3,6 +3,7 @@
 Columns are rows here: scores are [S, O] for S columns of O rows.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -58,7 +59,8 @@ def _count(chosen: jax.Array) -> jax.Array:
   most = jnp.iinfo(jnp.uint8).max
   parts = [chosen[i : i + most] for i in range(0, chosen.shape[0], most)]
   counts = [jnp.sum(part, axis=0, dtype=jnp.uint8) for part in parts]
-  return sum(jnp.sum(count, dtype=jnp.int32) for count in counts)
+  sums = [jnp.sum(count, dtype=jnp.int32) for count in counts]
+  return functools.reduce(jnp.add, sums)
 
 
 def largest_of_few(

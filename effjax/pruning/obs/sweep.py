@@ -296,7 +296,7 @@ def sweep_super_block(
 
 
 def _in_parts(sweep, now, coupling, operands, width):
-  """Sweep part after part; what is lost in one moves the later ones.
+  """Sweep part after part; what was lost in earlier ones moves each.
 
   Args:
     sweep: From the columns of a part [U, O], their coupling [U, U] and a part
@@ -314,18 +314,22 @@ def _in_parts(sweep, now, coupling, operands, width):
   if parts == 1:
     return sweep(now, coupling, *(x[0] for x in operands))
 
-  def step(now, part):
-    start, panel, operands = part
-    mine = lax.dynamic_slice_in_dim(now, start, width)
-    tile = lax.dynamic_slice_in_dim(panel, start, width, axis=1)
+  def step(lost, part):
+    start, mine, panel, operands = part
+    tile = lax.dynamic_slice_in_dim(panel, start, width, axis=1).T
+    mine += jnp.matmul(panel, lost, precision=_EXACT)
     mine, mask = sweep(mine, tile, *operands)
-    lost = jnp.where(mask, 0.0, mine)
-    now += jnp.matmul(panel.T, lost, precision=_EXACT)
-    return now, (mine, mask)
+    lost_here = jnp.where(mask, 0.0, mine)
+    lost = lax.dynamic_update_slice_in_dim(lost, lost_here, start, axis=0)
+    return lost, (mine, mask)
 
+  by_part = lambda x: x.reshape(parts, width, -1)
   starts = jnp.arange(parts) * width
-  panels = coupling.reshape(parts, width, size)
-  _, (now, mask) = lax.scan(step, now, (starts, panels, operands))
+  _, (now, mask) = lax.scan(
+    step,
+    jnp.zeros_like(now),
+    (starts, by_part(now), by_part(coupling.T), operands),
+  )
   return now.reshape(size, -1), mask.reshape(size, -1)
 
 

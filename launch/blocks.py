@@ -345,7 +345,7 @@ def _runs(suites: Mapping[str, Any]) -> list[str]:
       f"{key} {value}" for key, value in measured["versions"].items() if value
     )
     lines.append(
-      f"{', '.join(names) if len(runs) > 1 else 'All'}: {versions}; read"
+      f"{', '.join(names) + ': ' if len(runs) > 1 else ''}{versions}; read"
       f" {limits['read_gb_per_s']:.1f} GB/s, float32 products"
       f" {limits['gemm_gflop_per_s']:.0f} GFLOP/s, load before"
       f" {measured['load_before']:.1f}; median of"

@@ -138,20 +138,14 @@ def _solve(w, inputs, counts, damping, *, block, in_rows, convention):
   good, eye = jnp.isfinite(damping), jnp.eye(size, dtype=w.dtype)
   corners, moves = jnp.where(good, corners, eye), jnp.where(good, moves, 0.0)
   couplings, diagonals = coupled(corners, inverted(corners))
+  sweep = functools.partial(
+    sweep_super_block, block=block, in_rows=in_rows, convention=convention
+  )
 
   def step(moved: jax.Array, part: tuple) -> tuple:
     w0, met, move, coupling, diagonal, kept, real = part
     entry = w0 + jnp.matmul(met, moved, precision=_EXACT)
-    now, mask = sweep_super_block(
-      entry,
-      coupling,
-      diagonal,
-      kept,
-      real,
-      block=block,
-      in_rows=in_rows,
-      convention=convention,
-    )
+    now, mask = sweep(entry, coupling, diagonal, kept, real)
     lost = jnp.where(mask, 0.0, now)
     moved += jnp.matmul(move.T, lost, precision=_EXACT)
     return moved, (now, mask)

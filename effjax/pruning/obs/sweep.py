@@ -162,6 +162,9 @@ def _solve(w, gram, counts, damping, *, block, in_rows, convention):
   wt = jnp.pad(w.T, ((0, pad), (0, 0)))
   real = split(jnp.arange(columns + pad) < columns)
   counts = split_counts(counts, many, size // block)
+  sweep = functools.partial(
+    sweep_super_block, block=block, in_rows=in_rows, convention=convention
+  )
 
   def attempt(damping: jax.Array) -> tuple:
     # Columns without inputs have pivots, too.
@@ -181,16 +184,7 @@ def _solve(w, gram, counts, damping, *, block, in_rows, convention):
       reached = jnp.matmul(panel, taken, precision=_EXACT)
       reached = jnp.where(good, reached, 0.0)
       entry = w0 + jnp.matmul(inverse.T, reached, precision=_EXACT)
-      now, mask = sweep_super_block(
-        entry,
-        coupling,
-        diagonal,
-        kept,
-        real,
-        block=block,
-        in_rows=in_rows,
-        convention=convention,
-      )
+      now, mask = sweep(entry, coupling, diagonal, kept, real)
       delta = w0 - jnp.where(mask, now, 0.0)
       taken = lax.dynamic_update_slice_in_dim(taken, delta, k * size, axis=0)
       return taken, (now, mask)

@@ -1,11 +1,14 @@
 """The factor by blocks, as a whole, and NumPy's in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from effjax.pruning.obs import choice, factor
+from effjax.pruning import obs
+from effjax.pruning.obs import choice, factor, sweep
 
 
 @pytest.mark.parametrize("way", [factor._by_blocks, factor._as_a_whole])
@@ -58,3 +61,22 @@ def test_many_columns_are_counted(columns):
   for keep in (0, 1, 3 * columns - 1, 3 * columns):
     mask = choice.largest(scores, jnp.int32(keep), strict=False)
     np.testing.assert_array_equal(mask, scores >= 3 * columns - keep)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_accelerators_find_the_same(sign, monkeypatch):
+  """What an accelerator would run, run here: a batch, and one that fails."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, 60, 40)).astype(np.float32)
+  w = jnp.asarray(rng.normal(size=(2, 6, 40)), jnp.float32)
+  gram = jnp.asarray(sign * np.einsum("bni,bnj->bij", x, x))
+  solve = functools.partial(obs.sparsegpt, sparsity=0.7, mask_block=9)
+  here = jax.vmap(solve)(w, gram)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  sweep._solver.cache_clear()
+  there = jax.vmap(solve)(w, gram)
+  sweep._solver.cache_clear()
+  np.testing.assert_array_equal(there.mask, here.mask)
+  np.testing.assert_allclose(there.weights, here.weights, atol=1e-5)
+  np.testing.assert_array_equal(there.damping, here.damping)
+  assert np.all(np.isfinite(here.damping)) == (sign > 0)

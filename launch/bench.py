@@ -76,10 +76,10 @@ def _parse(argv):
   if args.rounds < 1:
     parser.error(f"--rounds must be at least 1, got {args.rounds}")
   try:
-    args.report = _report(args.output)
+    report = _report(args.output)
   except (OSError, ValueError) as error:
     parser.error(f"--output: {error}")
-  return args
+  return args, report
 
 
 def _report(path: pathlib.Path | None) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _report(path: pathlib.Path | None) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
   """Run the suites that are asked for and print their tables."""
-  args = _parse(argv)
+  args, report = _parse(argv)
   from rich.console import Console
 
   from launch.benchmarks import harness
@@ -141,12 +141,11 @@ def main(argv: list[str] | None = None) -> int:
     console.print(f"[bold]{name}[/bold], {args.rounds} rounds")
     console.print(harness.table(results))
     if args.output:
-      suites = args.report["suites"] | {
-        name: {"measured": measured, "cases": results}
-      }
-      args.report["suites"] = {n: suites[n] for n in SUITES if n in suites}
+      suites = report["suites"]
+      suites[name] = {"measured": measured, "cases": results}
+      report["suites"] = {n: suites[n] for n in SUITES if n in suites}
       args.output.parent.mkdir(parents=True, exist_ok=True)
-      args.output.write_text(json.dumps(args.report, indent=2) + "\n")
+      args.output.write_text(json.dumps(report, indent=2) + "\n")
       console.print(f"written: {args.output}")
   return 0
 

@@ -1,7 +1,6 @@
 """The blocks of README.md: results rendered as Markdown."""
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -332,20 +331,19 @@ def bench_table(bench: Mapping[str, Any]) -> str:
 
 def _runs(suites: Mapping[str, Any]) -> list[str]:
   """Say of every run of the benchmark what it measured, where and with what."""
-  runs = {}
-  for name, suite in suites.items():
-    run = runs.setdefault(json.dumps(suite["measured"]), ([], set()))
-    run[0].append(name)
-    run[1].update(case["rounds"] for case in suite["cases"])
-  lines = []
-  for measured, (names, rounds) in runs.items():
-    measured = json.loads(measured)
+  lines, shared = [], [suite["measured"] for suite in suites.values()]
+  for i, measured in enumerate(shared):
+    if measured in shared[:i]:
+      continue
+    own = {k: v for k, v in suites.items() if v["measured"] == measured}
+    names = "" if len(own) == len(suites) else ", ".join(own) + ": "
+    rounds = {case["rounds"] for v in own.values() for case in v["cases"]}
     limits = measured["limits"]
     versions = ", ".join(
       f"{key} {value}" for key, value in measured["versions"].items() if value
     )
     lines.append(
-      f"{', '.join(names) + ': ' if len(runs) > 1 else ''}{versions}; read"
+      f"{names}{versions}; read"
       f" {limits['read_gb_per_s']:.1f} GB/s, float32 products"
       f" {limits['gemm_gflop_per_s']:.0f} GFLOP/s, load before"
       f" {measured['load_before']:.1f}; median of"

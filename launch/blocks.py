@@ -365,6 +365,7 @@ BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
   "bias_german_credit": table_of_persons,
   "bias_faces": faces_table,
   "spade_fashion": spade_table,
+  "spade_resnet": functools.partial(spade_table, name="spade_resnet"),
   "spade_photographs": functools.partial(spade_table, name="spade_photographs"),
   "adapters_tales": adapters_table,
   "personalize": blocks_personalize.table,

@@ -28,6 +28,7 @@ _PLOTS = {
     "mask_block",
     "damping",
   ),
+  "spade_resnet": ("differences", "sparsity", "copies"),
   "adapters_tales": ("arms",),
   "personalize": ("arms",),
   "personalize_authors": ("arms",),
@@ -149,6 +150,7 @@ def _draw(
   plot = {
     "bias_fashion": _plot_bias,
     "spade_fashion": _plot_spade,
+    "spade_resnet": _plot_spade,
     "spade_photographs": _plot_spade,
     "adapters_tales": _plot_adapters,
     "personalize": _plot_personalize,

@@ -13,6 +13,11 @@ Array = jax.Array
 Model = Callable[[Any, Array], Array]
 
 
+# Relevance starts with the logit, as in the study of SPADE. Shares of 1 would
+# turn the map round where a pruned network's logit is negative.
+_LRP = attribution.COMPOSITES["epsilon_plus"]._replace(start="logit")
+
+
 class Method(NamedTuple):
   """A way to explain.
 
@@ -70,7 +75,7 @@ def methods(
     "smoothgrad": _random(attribution.smoothgrad, "sum_abs", copies=draws),
     "gradient_shap": _random(attribution.gradient_shap, "sum", copies=draws),
     "deep_lift": _plain(attribution.deep_lift, "sum"),
-    "lrp": _plain(attribution.lrp, "sum", rules="epsilon_plus"),
+    "lrp": _plain(attribution.lrp, "sum", rules=_LRP),
     "guided_backprop": _plain(attribution.guided_backprop, "sum_abs"),
     "deconvolution": _plain(attribution.deconvolution, "sum_abs"),
     "grad_cam": _plain(

@@ -60,3 +60,15 @@ def test_parameters_of_each_example_agree_with_a_loop(net, name):
     own = jax.tree.map(lambda leaf, i=i: leaf[i], params)
     np.testing.assert_allclose(run(own, False)[i], together[i], rtol=1e-5)
   assert np.abs(together[0] - run(own, False)[0]).max() > 1e-3
+
+
+def test_lrp_is_not_turned_round_by_a_negative_logit():
+  # A network that was pruned much may deny the class that is explained: what
+  # speaks for the class must still be above what speaks against it.
+  f = lambda w, x: x.reshape(len(x), -1) @ w
+  w = jnp.array([3.0, -1.0, -1.0, -4.0])[:, None]
+  made = explanations.methods(["lrp"], layer="", side=2, samples=1)["lrp"]
+  found = explanations.maps(
+    made, f, KEY, w, jnp.ones((1, 2, 2, 1)), jnp.array([0]), per_example=False
+  )
+  np.testing.assert_allclose(found.reshape(-1), w[:, 0], rtol=1e-5)

@@ -35,8 +35,10 @@ def parse(arg: str, seeds: tuple[int, ...] = (0, 1, 2)):
   Returns:
     The options, and whether the study is a small one.
   """
-  options = common.parse_arg(arg, quick=False, miniature=False, seeds=seeds)
-  return options, options.quick or options.miniature
+  options = common.parse_arg(arg, quick=False, miniature=False, seeds=())
+  small = options.quick or options.miniature
+  options.seeds = options.seeds or (seeds[:1] if small else seeds)
+  return options, small
 
 
 def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
@@ -61,7 +63,7 @@ def make(arg: str, *, title: str, world: dict, pretraining: dict, **changes):
     study="edit",
     title=title,
     # Of pretraining; each model has edits of its own.
-    seeds=options.seeds[:1] if small else options.seeds,
+    seeds=options.seeds,
     world=dict(seed=0, **world),
     model=dict(width=32, layers=2),
     pretraining=dict(

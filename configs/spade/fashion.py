@@ -84,7 +84,7 @@ def get_config(arg: str = ""):
       `quick` for a small study, `miniature` for the smallest.
   """
   options = common.parse_arg(
-    arg, quick=False, miniature=False, seeds=(0, 1, 2), model="cnn"
+    arg, quick=False, miniature=False, seeds=(), model="cnn"
   )
   if options.model not in MODELS:
     raise ValueError(
@@ -100,7 +100,7 @@ def get_config(arg: str = ""):
     dict(
       study="spade",
       title="SPADE: networks pruned for one example explain it better?",
-      seeds=options.seeds[:1] if small else options.seeds,
+      seeds=options.seeds or pick((0, 1, 2), (0,), (0,)),
       data=dict(
         name="fashion_mnist", directory="", limit=pick(images, 12000, 6000)
       ),

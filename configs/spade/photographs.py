@@ -39,7 +39,7 @@ def get_config(arg: str = ""):
     arg: `seeds=0:1:2` for other networks; `quick` for a small study,
       `miniature` for the smallest.
   """
-  options = common.parse_arg(arg, quick=False, miniature=False, seeds=(0, 1, 2))
+  options = common.parse_arg(arg, quick=False, miniature=False, seeds=())
   miniature, small = options.miniature, options.quick or options.miniature
 
   def pick(whole, quick, least):
@@ -58,7 +58,7 @@ def get_config(arg: str = ""):
     dict(
       study="spade",
       title="SPADE: a network of ImageNet pruned for one photograph",
-      seeds=options.seeds[:1] if small else options.seeds,
+      seeds=options.seeds or pick((0, 1, 2), (0,), (0,)),
       data=dict(
         name="imagenet_samples",
         directory="",

@@ -31,8 +31,8 @@ class Composite(NamedTuple):
     affine: "epsilon" if shifts, such as those of batch normalisation, absorb
       relevance like a bias; "pass" if they do not.
     epsilon: The stabiliser of sums, means and shifts; 0 divides by 0 to 0.
-    start: The relevance of the target's logit: "logit" itself or "one", of which
-      a negative logit hands out shares of the opposite sign.
+    start: The relevance of the target's logit: "logit" itself or "one", which a
+      negative logit shares out with the opposite signs.
     maxpool: "gradient", or "z" to drop relevance of a result of 0.
   """
 

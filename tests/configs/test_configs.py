@@ -173,6 +173,16 @@ def test_adapters_load(argument):
   assert sum(config.data.tales.values()) == 54
 
 
+@pytest.mark.parametrize(
+  "file", ["spade/fashion.py", "spade/photographs.py", "edit/iid.py"]
+)
+def test_a_small_study_takes_one_network_unless_seeds_are_given(file):
+  seeds = lambda argument: configuring.load(f"configs/{file}:{argument}").seeds
+  assert seeds("quick") == (0,)
+  assert seeds("quick,seeds=1:2") == (1, 2)
+  assert len(seeds("")) >= 3
+
+
 def test_small_studies_of_spade_are_smaller():
   whole, quick, least = (
     configuring.load(f"configs/spade/fashion.py{argument}")

@@ -214,16 +214,17 @@ def spade_table(
     f"| pixel AUC | {' | '.join(shown)} |",
     "|---|" + "---|" * len(shown),
   ]
-  for name in [*results["methods"], "mean"]:
-    cells = [interval(results["auc"][arm][name], 3) for arm in results["arms"]]
-    lines.append(f"| {name} | {' | '.join(cells)} |")
+  for row, found in page.rows_of(results):
+    cells = [interval(found[arm], 3) for arm in results["arms"]]
+    lines.append(f"| {row} | {' | '.join(cells)} |")
   success = [share for row in results["success"].values() for share in row]
   accuracy = [after for _, after in results["accuracy"]]
   lines += [
     "",
     f"± half of the 95 % bootstrap interval over networks (seeds"
     f" {', '.join(map(str, results['seeds']))}) and {results['images']} images"
-    f" of each; differences are paired by image.{_few(results)} The Trojans"
+    f" of each; differences are paired by image.{_few(results)}"
+    f"{page.answer_kept(results)} The Trojans"
     f" turn {_percents(success)} of stamped test images; accuracy on clean"
     f" ones is {_percents(accuracy)}. {page.faithfulness(results)}"
     f" {origin(results)}",

@@ -1,6 +1,6 @@
 """A network that is asked to explain images, some of them at a time."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -75,6 +75,20 @@ class Group(NamedTuple):
   targets: jax.Array
   params: Any
   per_example: bool
+
+
+class Examined(NamedTuple):
+  """What is found about images with patches.
+
+  Attributes:
+    areas: By method the pixel AUC of its maps, [N].
+    answer_kept: Whether the network still gives the class of the patch, [N].
+    params: By the numbers of some images, what they were explained by.
+  """
+
+  areas: dict[str, list[float]]
+  answer_kept: list[bool]
+  params: dict[int, Any]
 
 
 class Examiner:
@@ -174,33 +188,47 @@ class Examiner:
     )
 
   def areas(
+    self, explained: Explained, flipped: trojans.Flipped, names: Sequence[str]
+  ) -> dict[str, list[float]]:
+    """Measure how well maps find the patches: pixel AUC [N] by method."""
+    return self.examine(explained, flipped, names).areas
+
+  def examine(
     self,
     explained: Explained,
     flipped: trojans.Flipped,
     names: Sequence[str],
-    kept: dict[int, Any] | None = None,
-  ) -> dict[str, list[float]]:
-    """Measure how well maps find the patches.
+    shown: Collection[int] = (),
+  ) -> Examined:
+    """Measure how well maps find the patches, and see what is still answered.
 
     Args:
       explained: The parameters.
       flipped: Images with patches.
       names: The methods.
-      kept: Gets the parameters of the images whose numbers are its keys.
+      shown: Numbers of images whose parameters are kept.
 
     Returns:
-      Pixel AUC [N] for each method.
+      What was found.
     """
-    found: dict[str, list[float]] = {name: [] for name in names}
+    found = Examined({name: [] for name in names}, [], {})
     for group in self.groups(flipped.images, flipped.targets, explained):
       for name in names:
         areas = metrics.pixel_auc(
           self.maps(name, group), flipped.masks[group.rows]
         )
-        found[name] += np.asarray(areas)[: group.real].tolist()
+        found.areas[name].extend(np.asarray(areas)[: group.real].tolist())
+      answers = explanations.answers(
+        self.network.f,
+        group.params,
+        self.network.normalise(group.x),
+        per_example=group.per_example,
+      )
+      kept = np.asarray(answers == group.targets)[: group.real]
+      found.answer_kept.extend(kept.tolist())
       for place, row in enumerate(group.rows[: group.real].tolist()):
-        if kept is not None and row in kept:
-          kept[row] = jax.tree.map(
+        if row in shown:
+          found.params[row] = jax.tree.map(
             lambda leaf, place=place: leaf[place], group.params
           )
     return found

@@ -142,3 +142,28 @@ def _maps(method, f, per_example, keys, params, x, targets):
 
   own = params if per_example else jnp.zeros(len(x))
   return jax.lax.map(one, (keys, x, targets, own))
+
+
+def answers(f: Model, params: Any, x: Array, *, per_example: bool) -> Array:
+  """Classify examples one by one.
+
+  Args:
+    f: `(params, x) -> logits`.
+    params: Parameters, with a leading axis of examples if `per_example`.
+    x: Examples [N, H, W, C].
+    per_example: Whether every example has parameters of its own.
+
+  Returns:
+    The likeliest classes [N].
+  """
+  return _answers(f, per_example, params, x)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _answers(f, per_example, params, x):
+  def one(given):
+    x, own = given
+    return jnp.argmax(f(own if per_example else params, x[None])[0])
+
+  own = params if per_example else jnp.zeros(len(x))
+  return jax.lax.map(one, (x, own))

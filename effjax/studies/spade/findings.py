@@ -44,6 +44,7 @@ def gather(config: Any, outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
   return {
     "accuracy": [o["accuracy"] for o in outcomes],
     **_agreement(outcomes),
+    **_answer_kept(config, outcomes),
     "success": {
       name: [o["success"][name] for o in outcomes]
       for name in outcomes[0]["success"]
@@ -67,6 +68,20 @@ def _agreement(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
   if any("agreement" not in o for o in outcomes):
     return {}  # networks of an earlier version
   return {"agreement": [o["agreement"] for o in outcomes]}
+
+
+def _answer_kept(
+  config: Any, outcomes: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+  """Say to how many images networks still give the class of the patch."""
+  if any("answer_kept" not in o for o in outcomes):
+    return {}  # networks of an earlier version
+  return {
+    "answer_kept": {
+      arm: measures.interval([o["answer_kept"][arm] for o in outcomes])
+      for arm in config.arms
+    }
+  }
 
 
 def verdict(differences: dict[str, Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from effjax.studies import elements, figures, origin
-from effjax.studies.spade import arms, examiner
+from effjax.studies.spade import arms, examiner, photographs_page
 
 _CHOICES = {
   "copies": "random copies of the example",
@@ -46,7 +46,7 @@ def summary(results: Mapping[str, Any]) -> str:
     f" helps {better} and harms {worse} beyond chance."
   )
   if "photographs" in results:
-    text += f"\n\n{few_photographs(results)}"
+    text += f"\n\n{photographs_page.few_photographs(results)}"
   if others:
     text += f"\n\nOther ways, against dense: {'; '.join(others)}."
   return text
@@ -76,7 +76,7 @@ def from_results(results: Mapping[str, Any]) -> list[elements.Section]:
     elements.Section("On clean images", _faithfulness(results)),
     elements.Section("What matters", [elements.Plots(plots)]),
     elements.Section("The Trojans", [_trojans(results)]),
-    *_photographs(results),
+    *photographs_page.sections(results),
   ]
 
 
@@ -94,9 +94,8 @@ def area_table(results: Mapping[str, Any]) -> elements.Table:
     "method",
     *(elements.Column(arms.TITLES[arm], digits=3) for arm in shown),
   ]
-  names = [*results["methods"], "mean"]
   rows = [
-    [name, *(results["auc"][arm][name] for arm in shown)] for name in names
+    [name, *(cells[arm] for arm in shown)] for name, cells in rows_of(results)
   ]
   exact = f" ({results['exact_images']} for the exact solver)"
   return elements.Table(
@@ -105,7 +104,45 @@ def area_table(results: Mapping[str, Any]) -> elements.Table:
     caption=f"Pixel AUC of the patch, {results['images']} images of each"
     f" network{exact if 'spade' in shown else ''}, seeds"
     f" {', '.join(map(str, results['seeds']))}; 95 % bootstrap intervals over"
-    " networks and images.",
+    f" networks and images.{answer_kept(results)}",
+  )
+
+
+def rows_of(
+  results: Mapping[str, Any],
+) -> list[tuple[str, dict[str, Mapping[str, float | None]]]]:
+  """Name the rows of the table, with the intervals of every arm.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    Methods, their mean and whether the answer is kept.
+  """
+  names = [*results["methods"], "mean"]
+  rows = [
+    (name, {arm: found[name] for arm, found in results["auc"].items()})
+    for name in names
+  ]
+  if "answer_kept" in results:
+    rows.append(("answer kept", results["answer_kept"]))
+  return rows
+
+
+def answer_kept(results: Mapping[str, Any]) -> str:
+  """Explain the last row of the table, where there is one.
+
+  Args:
+    results: The content of `results.json`.
+
+  Returns:
+    A sentence after a space, or nothing.
+  """
+  if "answer_kept" not in results:
+    return ""
+  return (
+    " Answer kept: the share of images to which the network still gives the"
+    " class of the patch, as the dense one does to all."
   )
 
 
@@ -295,62 +332,6 @@ def _trojans(results: Mapping[str, Any]) -> elements.Table:
     caption="A Trojan has taken where the network obeys the patch and is about"
     " as accurate as before.",
   )
-
-
-def few_photographs(results: Mapping[str, Any]) -> str:
-  """Say how few photographs are behind the numbers.
-
-  Args:
-    results: The content of `results.json`, with `photographs`.
-
-  Returns:
-    Sentences.
-  """
-  found = results["photographs"]
-  judged = np.array(found["judged"]) > 0
-  names = [found["names"][i] for i in np.flatnonzero(np.any(judged, axis=0))]
-  each = "".join(
-    f", {np.sum(row)} by seed {seed}"
-    for seed, row in zip(results["seeds"], judged, strict=True)
-    if len(judged) > 1
-  )
-  return (
-    f"Few photographs are behind these numbers: {len(names)} of"
-    f" {len(found['names'])}{each}; of them {results['images']} random crops"
-    f" of {found['side']} pixels for each network. They show"
-    f" {', '.join(names)}. Intervals draw networks and then crops, as if no two"
-    " crops were of one photograph: for other photographs they are too narrow."
-  )
-
-
-_MARKS = {"train": "taught", "validation": "tuned", "test": "test"}
-
-
-def _photographs(results: Mapping[str, Any]) -> list[elements.Section]:
-  if "photographs" not in results:
-    return []
-  found = results["photographs"]
-  rows = []
-  for number, name in enumerate(found["names"]):
-    cells = []
-    for parts, judged in zip(found["parts"], found["judged"], strict=True):
-      (part,) = (p for p, ids in parts.items() if number in ids)
-      crops = f", {judged[number]} crops" if part == "test" else ""
-      cells.append(f"{_MARKS[part]}{crops}")
-    rows.append([f"{number}: {name}", *cells])
-  targets = ", ".join(f"{n} is {name}" for n, name in found["targets"].items())
-  table = elements.Table(
-    ["photograph", *(f"seed {seed}" for seed in results["seeds"])],
-    rows,
-    caption="What became of each photograph: the network was taught with it,"
-    " sparsities were tuned on it, or it was tested on; then with the crops"
-    " with patches that maps are judged on, of those that the network knows"
-    f" without a patch. There were {found['crops']} crops of each to choose"
-    f" from. Of the classes of patches, {targets}.",
-  )
-  return [
-    elements.Section("The photographs", [few_photographs(results), table])
-  ]
 
 
 def provenance(

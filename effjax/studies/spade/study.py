@@ -28,7 +28,7 @@ from effjax.studies.spade import (
   pictures,
   trojans,
 )
-from effjax.studies.spade.examiner import Examiner, Explained
+from effjax.studies.spade.examiner import Examined, Examiner, Explained
 from effjax.studies.spade.patches import Patch
 from effjax.training import workdir as workdirs
 
@@ -123,9 +123,9 @@ def _one_seed(
   tuned = measures.tuned_rules(examiner, calibration, say)
   fast = [tuple(rule) for rule in tuned["fast_spade"]["rules"]]
   few = measures.some(flipped, config.exact_each)
-  areas: dict[str, Any] = {}
+  examined: dict[str, Examined] = {}
   heads = {}
-  shown = dict.fromkeys(pictures.chosen(flipped).tolist())
+  shown = pictures.chosen(flipped).tolist()
   for arm in config.arms:
     began = time.process_time()
     if arm == "dense":
@@ -143,13 +143,13 @@ def _one_seed(
     else:
       rules = [tuple(rule) for rule in tuned[arm]["rules"]]
       explained = examiner.traced(rules, arms.SOLVERS[arm])
-    areas[arm] = examiner.areas(
+    examined[arm] = examiner.examine(
       explained,
       few if arm == "spade" else flipped,
       config.methods,
-      shown if arm == "fast_spade" else None,
+      shown if arm == "fast_spade" else (),
     )
-    mean = np.mean(list(areas[arm].values()))
+    mean = np.mean(list(examined[arm].areas.values()))
     say(f"{arm}: mean AUC {mean:.3f}, {time.process_time() - began:.0f} CPU s")
   images, classes = measures.clean_images(
     generator, answer, parts["test"], config.clean_images
@@ -166,7 +166,7 @@ def _one_seed(
   ablations = measures.ablations(
     examiner, measures.some(flipped, config.ablation_each), fast
   )
-  pictures.save(place, examiner, flipped, shown, config)
+  pictures.save(place, examiner, flipped, examined["fast_spade"].params, config)
   return {
     "seed": seed,
     "accuracy": network.clean,
@@ -174,7 +174,8 @@ def _one_seed(
     "success": network.success,
     "ids": flipped.ids.tolist(),
     "tuned": tuned,
-    "areas": areas,
+    "areas": {arm: found.areas for arm, found in examined.items()},
+    "answer_kept": {arm: found.answer_kept for arm, found in examined.items()},
     "exact_images": measures.some(_numbered(flipped), config.exact_each)
     .images.reshape(-1)
     .tolist(),

@@ -69,6 +69,11 @@ def results(seeds=(0, 1)):
       },
       "random": row(-0.2),
     },
+    "answer_kept": {
+      "dense": cell(1.0, 0.0),
+      "fast_spade": cell(0.625),
+      "random": cell(0.5),
+    },
     "faithfulness": {
       "insertion": {"dense": row(0.7), "fast_spade": row(0.72)},
       "deletion": {"dense": row(0.3), "fast_spade": row(0.29)},

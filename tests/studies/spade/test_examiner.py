@@ -84,13 +84,37 @@ def test_parameters_of_chosen_images_are_kept(examiners):
       grouped.network.params,
     )
 
-  kept = dict.fromkeys((1, 4))
-  grouped.areas(Explained(prune=prune), FLIPPED, ("saliency",), kept)
+  found = grouped.examine(
+    Explained(prune=prune), FLIPPED, ("saliency",), [1, 4]
+  )
   assert len({tuple(key) for key in asked}) == 3
-  for row, params in kept.items():
+  assert set(found.params) == {1, 4}
+  for row, params in found.params.items():
     np.testing.assert_allclose(
       params["head"]["kernel"],
       grouped.network.params["head"]["kernel"]
       * (float(IMAGES[row].sum()) / 255.0),
       rtol=1e-5,
     )
+
+
+def test_answers_are_those_of_the_network_that_is_explained(examiners):
+  params = examiners[0].network.params
+  # One network says 2 to images with an even first value, the others 0.
+  says = lambda number: (
+    jax.tree.map(jnp.zeros_like, params)
+    | {"head": {"kernel": jnp.zeros((4, 3)), "bias": jnp.eye(3)[number]}}
+  )
+  even = IMAGES[:, 0, 0, 0] % 2 == 0
+  many = jax.tree.map(
+    lambda *leaves: jnp.stack(leaves), *(says(2 if e else 0) for e in even)
+  )
+  expected = np.where(even, 2, 0) == FLIPPED.targets
+  assert 0 < expected.sum() < 5
+  for examiner in examiners:
+    found = examiner.examine(
+      Explained(many, per_example=True), FLIPPED, ("saliency",)
+    )
+    assert found.answer_kept == expected.tolist()
+    found = examiner.examine(Explained(says(1)), FLIPPED, ())
+    assert found.answer_kept == (FLIPPED.targets == 1).tolist()

@@ -25,6 +25,11 @@ def outcome(s, gain=0.1, exact=(0, 3)):
     "success": {"cross": 0.7 + 0.1 * s},
     "tuned": {},
     "areas": areas,
+    "answer_kept": {
+      "dense": [True] * 6,
+      "fast_spade": [s == 0] * 3 + [True] * 3,
+      "spade": [True, s == 0],
+    },
     "exact_images": list(exact),
     "faithfulness": {"dense": both(dense), "fast_spade": both(traced)},
     "ablations": {
@@ -92,6 +97,19 @@ def test_the_exact_solver_is_compared_on_the_images_that_it_saw(found):
     change = found["auc_against_dense"]["spade"][name]
     for end in small.ENDS:
       assert change[end] == pytest.approx(0.2, abs=1e-5)
+
+
+def test_kept_answers_are_counted(found):
+  kept = found["answer_kept"]
+  means = [kept[arm]["estimate"] for arm in ("dense", "fast_spade", "spade")]
+  assert means == [1.0, 0.75, 0.75]
+
+
+def test_outcomes_of_an_earlier_version_are_read(monkeypatch):
+  monkeypatch.setattr(measures, "interval", extremes)
+  outcomes = [outcome(0), outcome(1)]
+  del outcomes[1]["answer_kept"]
+  assert "answer_kept" not in findings.gather(small.config(), outcomes)
 
 
 def test_differences_are_paired(found):

@@ -36,6 +36,14 @@ def test_the_report_says_what_was_found(tmp_path):
   assert "Mean of saliency, lrp;" in text
   assert "insertion curve (higher is better) by +0.020 (+0.010" in text
   assert "75.0" in text  # the patch is obeyed
+  assert "answer kept" in text
+  assert "0.625" in text
+
+
+def test_results_of_an_earlier_version_say_nothing_of_answers(tmp_path):
+  results = small.results()
+  del results["answer_kept"]
+  assert "nswer kept" not in build(results, tmp_path / "report.html")
 
 
 def test_one_network_and_one_arm():

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = {
-  "tree": 1,
+  **dict.fromkeys(("arguments", "tree"), 1),
   **dict.fromkeys(
     ("pruning", "adapters", "editing", "attribution", "metrics"), 2
   ),

@@ -241,7 +241,13 @@ def _read_upsample(method: str | None) -> str | None:
 
 def _channels(known: Layer, axis: int | None, ndim: int) -> tuple[int, tuple]:
   """Returns the axis of the channels and those of the places."""
-  axis = (known.channel_axis if axis is None else axis) % ndim
+  axis = known.channel_axis if axis is None else axis
+  if not -ndim < axis < ndim or not axis:
+    raise ValueError(
+      f"channel_axis={axis} is no axis of a layer's result of {ndim} axes, of"
+      " which the first is that of the examples"
+    )
+  axis %= ndim
   return axis, tuple(k for k in range(1, ndim) if k != axis)
 
 

@@ -263,7 +263,16 @@ def _term(
   """Returns W x + b and the function s -> x (W^T s)."""
   z, pull = jax.vjp(lambda x: linear.product(x, kernel), x)
   total = widen(z) + jnp.asarray(bias, widen(z).dtype)
-  return total, lambda s: widen(x) * widen(pull(s.astype(z.dtype))[0])
+
+  def back(s: Array) -> Array:
+    # What is divided by little may be too large for the type of a half.
+    scale = jnp.ones((), s.dtype)
+    if z.dtype != s.dtype:
+      _, exponent = jnp.frexp(jnp.max(jnp.abs(s), initial=0.0))
+      scale = jnp.ldexp(scale, exponent)
+    return widen(x) * widen(pull((s / scale).astype(z.dtype))[0]) * scale
+
+  return total, back
 
 
 def _shared(relevance: Array, epsilon: float, *terms: tuple) -> Array:

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from effjax import arguments
+
 Padding = str | int | Sequence[tuple[int, int]]
 
 _EXACT = lax.Precision.HIGHEST
@@ -34,6 +36,7 @@ def input_gram(x: jax.Array) -> jax.Array:
   >>> input_gram(jnp.array([[1.0, 2.0], [0.0, 1.0]])).tolist()
   [[1.0, 2.0], [2.0, 5.0]]
   """
+  x = jnp.asarray(x)
   if not x.ndim:
     raise ValueError("input_gram needs inputs [..., I], got a single number")
   flat = _wide(x).reshape(-1, x.shape[-1])
@@ -77,7 +80,13 @@ def conv_input_gram(
   [[4.0]]
   """
   x, sizes, window, strides, dilation = _padded(
-    _wide(x), kernel_size, strides, padding, dilation, groups, "conv_input_gram"
+    _wide(jnp.asarray(x)),
+    kernel_size,
+    strides,
+    padding,
+    dilation,
+    groups,
+    "conv_input_gram",
   )
   if _rows_pay(x.shape, sizes, window, strides, dilation, groups):
     columns = _taps(
@@ -118,7 +127,7 @@ def conv_patches(
   (8, 16)
   """
   x, sizes, window, strides, dilation = _padded(
-    x, kernel_size, strides, padding, dilation, 1, "conv_patches"
+    jnp.asarray(x), kernel_size, strides, padding, dilation, 1, "conv_patches"
   )
   taps = _taps(x, sizes, window, strides, dilation)
   taps = jnp.moveaxis(taps, 0, -1)
@@ -179,14 +188,18 @@ def _padded(x, kernel_size, strides, padding, dilation, groups, name):
     The images, rows and columns of the outputs, and of the window, its step and
     its dilation.
   """
-  if not isinstance(groups, int | np.integer) or groups < 1:
-    raise ValueError(f"groups must be a whole number from 1 on, got {groups!r}")
-  if x.ndim != 4 or x.shape[3] % groups:
+  groups = arguments.whole("groups", groups)
+  if x.ndim != 4 or not x.shape[0] or x.shape[3] % groups:
     raise ValueError(
-      f"{name} needs images [N, H, W, C] with C divisible by groups={groups},"
-      f" got shape {x.shape}"
+      f"{name} needs one or more images [N, H, W, C] with C divisible by"
+      f" groups={groups}, got shape {x.shape}"
     )
   if getattr(kernel_size, "ndim", 0) == 4:
+    if kernel_size.shape[2] * groups != x.shape[3]:
+      raise ValueError(
+        f"a kernel of shape {kernel_size.shape} does not meet images of"
+        f" {x.shape[3]} channels in groups={groups}"
+      )
     kernel_size = kernel_size.shape[:2]
   window, strides, dilation = map(_pair, (kernel_size, strides, dilation))
   pads = _pads(x.shape[1:3], padding, window, strides, dilation)

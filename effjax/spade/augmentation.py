@@ -5,11 +5,13 @@ batch that says what its layers react to.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from effjax import arguments
 from effjax.models import products
 
 _TRIES = 10  # boxes drawn until one fits
@@ -63,7 +65,10 @@ def augment(
       " each"
     )
   _check(area, aspect, flip, brightness, hue, limits)
-  rows, columns = image.shape[:2] if size is None else size
+  size = image.shape[:2] if size is None else size
+  if not _is_pair(size):
+    raise ValueError(f"size must be (rows, columns), got {size!r}")
+  rows, columns = (arguments.whole("size", number) for number in size)
   at_box, at_flip, at_order, at_brightness, at_hue = jax.random.split(key, 5)
   box = crop_box(at_box, image.shape[0], image.shape[1], area, aspect)
   wide = image.astype(products.wide(image.dtype))
@@ -212,9 +217,13 @@ def turn_hue(image: jax.Array, turn: jax.Array | float) -> jax.Array:
   return jnp.stack([channel(place) for place in (5.0, 3.0, 1.0)], axis=-1)
 
 
+def _is_pair(value: Any) -> bool:
+  return isinstance(value, list | tuple) and len(value) == 2
+
+
 def _check(area, aspect, flip, brightness, hue, limits) -> None:
   for name, pair, most in (("area", area, 1.0), ("aspect", aspect, math.inf)):
-    if len(pair) != 2 or not 0.0 < pair[0] <= pair[1] <= most:
+    if not _is_pair(pair) or not 0.0 < pair[0] <= pair[1] <= most:
       raise ValueError(
         f"{name} must be two positive numbers in order"
         f"{' up to 1' if most == 1.0 else ''}, got {pair!r}"
@@ -226,5 +235,5 @@ def _check(area, aspect, flip, brightness, hue, limits) -> None:
   ):
     if not 0.0 <= value <= most:
       raise ValueError(f"{name} must be from 0 to {most}, got {value!r}")
-  if len(limits) != 2 or not limits[0] < limits[1]:
+  if not _is_pair(limits) or not limits[0] < limits[1]:
     raise ValueError(f"limits must be two numbers in order, got {limits!r}")

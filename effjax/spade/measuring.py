@@ -11,7 +11,7 @@ import numpy as np
 from effjax import pruning
 from effjax.models.capturing import Layer
 from effjax.spade.augmentation import augment as default_augment
-from effjax.spade.planning import Plan, Task, make_plan, met
+from effjax.spade.planning import Plan, Task, list_kernels, make_plan, met
 
 Tree = Any
 Rules = float | Sequence[tuple[str, float | None]]
@@ -242,6 +242,28 @@ def _gram(task: Task, inputs: jax.Array) -> jax.Array:
     padding=task.layer.padding,
     dilation=task.layer.dilation,
   )
+
+
+def check_kernels(params: Tree, tasks: Sequence[Task]) -> None:
+  """Reject kernels that are not finite, unless they are traced.
+
+  Args:
+    params: The parameters.
+    tasks: The layers that are to be pruned.
+
+  Raises:
+    ValueError: If a kernel holds NaN or infinities.
+  """
+  kernels = list_kernels(params)
+  known = {
+    task.path: kernels[task.path]
+    for task in tasks
+    if not isinstance(kernels[task.path], jax.core.Tracer)
+  }
+  sums = {path: _size(False, kernel) for path, kernel in known.items()}
+  for path, size in jax.device_get(sums).items():
+    if not np.isfinite(size):
+      raise ValueError(f"the kernel {path!r} holds NaN or infinities")
 
 
 def _check(found: dict[str, jax.Array], several: bool) -> None:

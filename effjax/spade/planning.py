@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from effjax import pruning
+from effjax import arguments, pruning
 from effjax import tree as trees
 from effjax.models import products
 from effjax.models.capturing import Layer
@@ -95,8 +96,7 @@ def make_plan(
     ValueError: If a layer has no rule or cannot be pruned, nothing is to be
       pruned, or the chunk does not fit.
   """
-  if not isinstance(copies, int) or copies < 1:
-    raise ValueError(f"copies must be a whole number from 1 on, got {copies!r}")
+  copies = arguments.whole("copies", copies)
   leaves, structure = jax.tree.flatten((params, inputs))
   _check_leaves(params)
   shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
@@ -174,6 +174,7 @@ def find_shares(
       " a tree of shares make rules: a pattern is the path of a kernel"
     )
   else:
+    _check_rules(sparsities)
     shares = trees.assign(flat, list(sparsities))
     # Every rule has to matter, or it is misspelt.
     for pattern, _ in sparsities:
@@ -184,7 +185,19 @@ def find_shares(
   }
 
 
+def _check_rules(rules: Any) -> None:
+  """Reject what is no list of pairs."""
+  is_list = lambda value: isinstance(value, list | tuple)
+  if not (is_list(rules) and all(is_list(r) and len(r) == 2 for r in rules)):
+    raise ValueError(
+      "sparsities must be a share from 0 to 1, or rules (pattern, share) in"
+      f" their order; got {rules!r}"
+    )
+
+
 def _is_number(value: Any) -> bool:
+  if isinstance(value, bool | np.bool_):
+    return False
   return isinstance(value, int | float) or getattr(value, "ndim", 1) == 0
 
 
@@ -307,10 +320,7 @@ def _chunk(
   if chunk_size is None:
     chunks = -(-copies // min(copies, fitting))
     chunk_size = -(-copies // chunks)
-  if not isinstance(chunk_size, int) or chunk_size < 1:
-    raise ValueError(
-      f"chunk_size must be a whole number from 1 on, got {chunk_size!r}"
-    )
+  chunk_size = arguments.whole("chunk_size", chunk_size)
   if chunk_size > fitting:
     raise ValueError(
       f"{chunk_size} copies at once do not fit into memory={memory:,} bytes:"

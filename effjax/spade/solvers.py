@@ -125,12 +125,17 @@ def magnitude(problem: Problem) -> obs.Solution:
   """Keep the largest weights of the layer, whatever the example.
 
   Args:
-    problem: The layer.
+    problem: The layer. By the reference all weights go that are no larger than
+      the one of rank floor(sparsity * n), counted from 0: one more, and ties.
 
   Returns:
     The weights that stay, as they were.
   """
-  return _chosen(problem, jnp.abs(problem.matrix), axis=None)
+  sizes = jnp.abs(problem.matrix)
+  if problem.convention == "exact":
+    return _chosen(problem, sizes, axis=None)
+  rank = min(math.floor(sizes.size * problem.sparsity), sizes.size - 1)
+  return _kept(problem, sizes > jnp.sort(sizes, axis=None)[rank])
 
 
 def random(problem: Problem) -> obs.Solution:

@@ -17,6 +17,7 @@ import numpy as np
 from effjax import tree as trees
 from effjax.models.capturing import Layer
 from effjax.pruning.gram import kernel_to_matrix, matrix_to_kernel
+from effjax.pruning.scores import check_convention
 from effjax.spade import measuring
 from effjax.spade.augmentation import augment as default_augment
 from effjax.spade.measuring import LayerGrams
@@ -120,7 +121,7 @@ def trace(
   >>> pruned["kernel"].shape, int(jnp.sum(pruned["kernel"] == 0.0))
   ((1, 3, 2), 3)
   """
-  _check_solver(solver, mask_block)
+  _check_solver(solver, mask_block, convention)
   x = jnp.asarray(x)
   if not x.ndim or not x.shape[0]:
     raise ValueError(f"x must be examples [B, ...], got shape {x.shape}")
@@ -137,8 +138,10 @@ def trace(
   )
   options = _Options(solver, mask_block, damping, convention)
   traced = any(
-    isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, x))
-  ) or isinstance(key, jax.core.Tracer)
+    isinstance(leaf, jax.core.Tracer)
+    for leaf in jax.tree.leaves((params, x, key))
+  )
+  measuring.check_kernels(params, plan.tasks)
   keys = _keys(key, x.shape[0])
   together = min(plan.together, x.shape[0])
   one = functools.partial(_trace_one, run, plan, options, params)
@@ -208,7 +211,7 @@ def prune_layers(
   >>> prune_layers(params, found, 0.5)["a"].tolist()
   [[1.0], [0.0]]
   """
-  _check_solver(solver, mask_block)
+  _check_solver(solver, mask_block, convention)
   known = {**found.grams, **found.inputs}
   shares = find_shares(list_kernels(params), known, sparsities)
   for path, share in shares.items():
@@ -222,6 +225,7 @@ def prune_layers(
     for task in found.tasks
     if (share := shares[task.path]) is not None
   )
+  measuring.check_kernels(params, tasks)
   options = _Options(solver, mask_block, damping, convention)
   kernels, report = _prune(
     found._replace(tasks=tasks), options, params, progress
@@ -366,7 +370,8 @@ def _put_back(params: Tree, kernels: dict[str, jax.Array], other: Callable):
   return jax.tree.structure(params).unflatten(leaves)
 
 
-def _check_solver(solver: str, mask_block: int | None) -> None:
+def _check_solver(solver: str, mask_block: int | None, convention: str) -> None:
+  check_convention(convention)
   if solver not in SOLVERS:
     raise ValueError(
       f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}"

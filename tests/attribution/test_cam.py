@@ -118,6 +118,9 @@ def test_errors():
     cam(layer="conv1/kernel", upsample="cubic")
   with pytest.raises(ValueError, match="has other axes"):
     cam(layer="head/kernel", upsample="nearest")
+  for axis in (0, -4, 4):
+    with pytest.raises(ValueError, match="no axis of a layer's result of 4"):
+      cam(layer="conv1/kernel", channel_axis=axis)
   twice = lambda w, x: x @ w @ w
   with pytest.raises(ValueError, match="used by 2 layers"):
     attribution.grad_cam(twice, jnp.eye(2), jnp.ones((1, 2)), 0, layer="")

@@ -374,11 +374,29 @@ def test_errors():
     attribution.lrp(
       lambda p, x: x @ p["k"], {"k": w}, x, 0, rules=[("conv", REST[1])]
     )
-  with pytest.raises(ValueError, match="must be pairs"):
-    attribution.lrp(f, w, x, 0, rules=[(".*", "epsilon")])
   norm = lambda w, x: x / jnp.sum(x, axis=1, keepdims=True)
   with pytest.raises(ValueError, match=r"primitive 'div'.*stop_gradient"):
     attribution.lrp(norm, w, x, 0)
+
+
+@pytest.mark.parametrize(
+  ("given", "shown"),
+  [
+    (None, "None"),
+    (3, "3"),
+    (("a", rules.flat()), "'a'"),
+    (("ab", rules.flat()), "'ab'"),
+    ([("a", rules.flat()), rules.flat()], "Rule"),
+    ([(".*", "epsilon")], "'epsilon'"),
+    ([(1, rules.flat())], "1"),
+    ([("a", rules.flat(), 2)], "2"),
+    ({"a": rules.flat()}, "'a'"),
+  ],
+)
+def test_rules_that_are_no_pairs(given, shown):
+  x, w = jnp.array([[1.0, 2.0]]), jnp.eye(2)
+  with pytest.raises(ValueError, match=rf"rules must be pairs .*got .*{shown}"):
+    attribution.lrp(lambda w, x: x @ w, w, x, 0, rules=given)
 
 
 def test_a_stopped_factor_is_a_constant():
@@ -389,3 +407,15 @@ def test_a_stopped_factor_is_a_constant():
   w, x = jnp.array([[1.0], [3.0]]), jnp.array([[1.0, 3.0]])
   maps = attribution.lrp(f, w, x, 0, rules="epsilon")
   np.testing.assert_allclose(maps, [[0.25, 2.25]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["epsilon_plus", "excitation_backprop"])
+def test_halves_do_not_overflow_where_a_sum_is_small(name):
+  run = lambda dtype: attribution.lrp(
+    lambda w, x: x @ w,
+    jnp.array([[1.0, 0.0], [-1.0, 0.0]], dtype),
+    jnp.array([[1e-5, 0.0], [1.0, 0.5]], dtype),
+    0,
+    rules=name,
+  )
+  np.testing.assert_allclose(run(jnp.float16), run(jnp.float32), rtol=2e-2)

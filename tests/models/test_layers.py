@@ -1,5 +1,7 @@
 """Values and derivatives of the building blocks against XLA's own."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -284,9 +286,33 @@ def test_pools_equal_window_reductions(window, strides, padding):
     _assert_close(run(ours, x), run(reference, x), _ROUNDING)
 
 
-def test_tied_maxima_share_the_gradient():
-  gradient = jax.grad(lambda x: jnp.sum(layers.max_pool(x, 2)))
-  np.testing.assert_allclose(gradient(jnp.zeros((1, 4, 4, 1))), 0.25)
+@pytest.mark.parametrize(
+  ("window", "strides", "padding"), [(2, 2, 0), (3, 2, 1)]
+)
+def test_the_first_of_tied_maxima_gets_the_gradient(window, strides, padding):
+  # Few different numbers, and rims of -inf: almost every window has ties.
+  x = jax.random.randint(jax.random.key(0), (2, 9, 8, 3), 0, 3)
+  x = x.astype(jnp.float32)
+  weights = jnp.arange(1.0, 1000.0)
+
+  def total(pool, x):
+    y = pool(x)
+    return jnp.sum(y * weights[: y.size].reshape(y.shape))
+
+  ours = functools.partial(
+    layers.max_pool, window=window, strides=strides, padding=padding
+  )
+  pads = ((padding, padding),) * 2
+  reference = functools.partial(
+    nn.max_pool,
+    window_shape=(window,) * 2,
+    strides=(strides,) * 2,
+    padding=pads,
+  )
+  np.testing.assert_array_equal(
+    jax.grad(total, argnums=1)(ours, x),
+    jax.grad(total, argnums=1)(reference, x),
+  )
 
 
 def _batch_norm(x, train, dtype=None, variables=None):

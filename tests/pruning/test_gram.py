@@ -135,6 +135,18 @@ def test_mistakes():
     pruning.input_gram(jnp.float32(1.0))
   with pytest.raises(ValueError, match="a kernel is"):
     pruning.kernel_to_matrix(jnp.ones(3))
+  for kernel, groups in (((3, 3, 7, 5), 1), ((3, 3, 4, 5), 2)):
+    with pytest.raises(ValueError, match="does not meet images of 4 channels"):
+      pruning.conv_input_gram(
+        jnp.ones((1, 5, 5, 4)), jnp.ones(kernel), groups=groups
+      )
+  with pytest.raises(ValueError, match="one or more images"):
+    pruning.conv_input_gram(jnp.ones((0, 5, 5, 4)), 3)
+
+
+def test_lists_are_arrays():
+  assert pruning.input_gram([[1.0, 2.0]]).tolist() == [[1.0, 2.0], [2.0, 4.0]]
+  assert pruning.conv_input_gram([[[[2.0]]]], 1).tolist() == [[4.0]]
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,10 @@ def test_copies_vary_and_stay_inside_the_limits():
     {"hue": 0.6},
     {"brightness": -0.1},
     {"limits": (1.0, 1.0)},
+    {"area": 0.5},
+    {"size": 3},
+    {"size": (2.5, 3)},
+    {"size": (0, 3)},
   ],
 )
 def test_bad_numbers_are_named(options):

@@ -46,6 +46,16 @@ def test_wanda_removes_the_first_of_equal_ones_and_a_floor_of_them():
   assert mask[28:].all()
 
 
+@pytest.mark.parametrize("sparsity", [0.0, 0.29, 0.57, 0.9, 1.0])
+def test_magnitude_by_the_reference_removes_one_more_and_ties(sparsity):
+  w = np.random.default_rng(0).integers(1, 60, (10, 10)) * 0.25
+  sizes = np.sort(w.reshape(-1))
+  limit = sizes[min(int(100 * sparsity), 99)]
+  found = SOLVERS["magnitude"](problem(-w, np.eye(10), sparsity))
+  np.testing.assert_array_equal(found.mask, w > limit)
+  np.testing.assert_array_equal(found.weights, np.where(w > limit, -w, 0))
+
+
 @pytest.mark.parametrize("percent", [50, 80])
 def test_the_reference_removes_blocks_of_channels(percent):
   with np.load(GOLDEN / "conv_3x3s1.npz") as data:

@@ -325,9 +325,20 @@ def test_bad_input_is_named():
     run(head, memory=20000, chunk_size=2000)
   with pytest.raises(ValueError, match="solver must be one of"):
     run(head, solver="sparsgpt")
-  with pytest.raises(ValueError, match="copies"):
-    run(head, copies=0)
+  for copies in (0, 2.5):
+    with pytest.raises(ValueError, match="copies must be a whole number"):
+      run(head, copies=copies)
+  with pytest.raises(ValueError, match="convention 'foo'"):
+    run(head, convention="foo", solver="wanda")
+  for rules in (True, None, "a", [("head/kernel",)], [*head, "head"]):
+    with pytest.raises(ValueError, match="sparsities must be a share"):
+      run(rules)
+  with pytest.raises(ValueError, match="'head/kernel' must be from 0 to 1"):
+    run([("depthwise/.*", None), ("head/.*", True)])
   bad = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
+  with pytest.raises(ValueError, match="'head/kernel' holds NaN"):
+    spade.trace(KEY, capture, bad, x, head, copies=2, augment=None)
+  bad = params | {"depthwise": bad["depthwise"]}
   with pytest.raises(ValueError, match="'head/kernel' hold NaN"):
     spade.trace(KEY, capture, bad, x, head, copies=2, augment=None)
 

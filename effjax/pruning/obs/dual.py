@@ -84,7 +84,8 @@ def sparsegpt_from_inputs(
       "the weights must be [O, I] and the inputs [M, I], got shapes"
       f" {w.shape} and {inputs.shape}"
     )
-  check_finite(inputs, "the inputs hold")
+  check_finite(w, "the weights hold", "weights")
+  check_finite(inputs, "the inputs hold", "inputs")
   double = jnp.float64 in (w.dtype, inputs.dtype)
   dtype = jnp.float64 if double else jnp.float32
   w, inputs = w.astype(dtype), inputs.astype(dtype)

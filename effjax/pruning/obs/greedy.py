@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from effjax import arguments
 from effjax.pruning.allocation import check_sparsity
 from effjax.pruning.counts import is_traced
 from effjax.pruning.obs.solution import (
@@ -64,11 +65,13 @@ def exact_obs(
       in every row; "columns", whole columns go, at the cost of one row.
     block: Neighbours of a row that go together; divides I.
     damping: What is added to the diagonal, as a share of its mean; where the
-      matrix cannot be factored, 0.01 and then ten times as much and so on.
+      matrix cannot be factored, at least 0.01 and then ten times as much and so
+      on.
     convention: "exact" removes floor(sparsity * n + 1/2) of the n blocks of the
       matrix or the row, or of the n columns, and averages the diagonal over
       live columns; "reference" removes ceil(sparsity * n), of columns one more,
-      and counts columns without inputs as 1.
+      counts columns without inputs as 1, and adds at least 1 itself where the
+      matrix cannot be factored, so that its scale matters there.
 
   Returns:
     The solution.
@@ -89,7 +92,8 @@ def exact_obs(
     raise ValueError("give either a sparsity or n_m, (kept, of)")
   if scope not in _SCOPES:
     raise ValueError(f"there is no scope {scope!r}: choose from {_SCOPES}")
-  if block < 1 or columns % block:
+  block = arguments.whole("block", block)
+  if columns % block:
     raise ValueError(
       f"{columns} inputs cannot be divided into blocks of {block}"
     )
@@ -161,7 +165,9 @@ def _solve(w, gram, limits, damping, *, block, steps, kind, convention):
   # Columns without inputs have pivots, too.
   gram += jnp.diag(dead.astype(gram.dtype))
   start = jnp.where(dead[None, :], 0.0, w)
-  inverse, damping = _inverse(gram, mean, damping)
+  # What the published code adds where a matrix cannot be factored is 1.
+  least = 1.0 / mean if convention == "reference" else 0.01
+  inverse, damping = _inverse(gram, mean, damping, least)
   rows, columns = w.shape
   follow = functools.partial(
     _follow,
@@ -209,7 +215,7 @@ def _solve(w, gram, limits, damping, *, block, steps, kind, convention):
   return weights, mask, loss, damping
 
 
-def _inverse(gram, mean, damping):
+def _inverse(gram, mean, damping, least):
   """Invert a damped Gram matrix, damping more until it can be done."""
   eye = jnp.eye(gram.shape[0], dtype=gram.dtype)
 
@@ -220,7 +226,7 @@ def _inverse(gram, mean, damping):
     inverse = jnp.matmul(half.T, half, precision=_EXACT)
     return usable(jnp.diagonal(inverse)), inverse
 
-  inverse, damping = factored(attempt, damping, 0.01)
+  inverse, damping = factored(attempt, damping, least)
   # With the identity scores are squares, and nothing is compensated.
   return jnp.where(jnp.isfinite(damping), inverse, eye), damping
 

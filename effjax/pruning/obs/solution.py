@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from effjax import arguments
 from effjax.pruning.allocation import check_sparsity
 from effjax.pruning.counts import is_traced, static_kept
 
@@ -45,7 +46,7 @@ def check_operands(w: Any, gram: Any) -> tuple[jax.Array, jax.Array]:
     Both in float32, or float64 where one of them is.
 
   Raises:
-    ValueError: If a shape is wrong or the Gram matrix holds NaN or infinities
+    ValueError: If a shape is wrong, or one of them holds NaN or infinities
       (which a traced one may).
   """
   w, gram = jnp.asarray(w), jnp.asarray(gram)
@@ -54,7 +55,8 @@ def check_operands(w: Any, gram: Any) -> tuple[jax.Array, jax.Array]:
       "the weights must be [O, I] and the Gram matrix [I, I], got shapes"
       f" {w.shape} and {gram.shape}"
     )
-  check_finite(gram, "the Gram matrix holds")
+  check_finite(w, "the weights hold", "weights")
+  check_finite(gram, "the Gram matrix holds", "inputs")
   double = jnp.float64 in (w.dtype, gram.dtype)
   dtype = jnp.float64 if double else jnp.float32
   return w.astype(dtype), gram.astype(dtype)
@@ -62,16 +64,16 @@ def check_operands(w: Any, gram: Any) -> tuple[jax.Array, jax.Array]:
 
 def check_damping(damping: Any) -> None:
   """Raise a ValueError unless what is added to a diagonal is 0 or more."""
-  if not is_traced(damping) and not 0 <= damping < math.inf:
-    raise ValueError(f"damping must be a number from 0 on, got {damping!r}")
+  arguments.finite("damping", damping, 0)
 
 
-def check_finite(x: jax.Array, what: str) -> None:
+def check_finite(x: jax.Array, what: str, where: str) -> None:
   """Reject NaN and infinities, unless the values are traced.
 
   Args:
     x: An array.
     what: How the message begins.
+    where: What of the layer one should look at.
 
   Raises:
     ValueError: If an element is not finite.
@@ -83,7 +85,7 @@ def check_finite(x: jax.Array, what: str) -> None:
     finite = bool(jnp.all(jnp.isfinite(x)))
   if not finite:
     raise ValueError(
-      f"{what} NaN or infinities: look at the inputs of this layer"
+      f"{what} NaN or infinities: look at the {where} of this layer"
     )
 
 
@@ -100,8 +102,11 @@ def check_n_m(n_m: tuple[int, int], inputs: int) -> tuple[int, int]:
   Raises:
     ValueError: If it is none or does not divide the columns.
   """
-  kept, of = n_m
-  if not 0 <= kept <= of or of < 1:
+  if not isinstance(n_m, list | tuple) or len(n_m) != 2:
+    raise ValueError(f"n_m must be (kept, of), two whole numbers, got {n_m!r}")
+  kept = arguments.whole("the first number of n_m", n_m[0], 0)
+  of = arguments.whole("the second number of n_m", n_m[1])
+  if kept > of:
     raise ValueError(f"n_m={n_m} does not keep 0 to {of} of every {of}")
   if inputs % of:
     raise ValueError(f"{inputs} inputs cannot be divided into groups of {of}")
@@ -142,7 +147,7 @@ def kept_entries(size: int, sparsity: Any, convention: str) -> Any:
 def factored(
   attempt: Callable[[jax.Array], tuple[jax.Array, Any]],
   damping: jax.Array,
-  least: float,
+  least: float | jax.Array,
 ) -> tuple[Any, jax.Array]:
   """Factor a matrix with ever more damping, until it can be done.
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from effjax import arguments
 from effjax.pruning.obs.choice import largest, largest_of_few
 from effjax.pruning.obs.factor import factor_rows
 from effjax.pruning.obs.solution import (
@@ -112,8 +113,7 @@ def plan(
   """
   if (sparsity is None) == (n_m is None):
     raise ValueError("give either a sparsity or n_m, (kept, of)")
-  if not (isinstance(mask_block, int) and mask_block >= 1):
-    raise ValueError(f"mask_block must be at least 1, not {mask_block!r}")
+  mask_block = arguments.whole("mask_block", mask_block)
   rows, columns = shape
   if n_m is not None:
     kept, block = check_n_m(n_m, columns)

@@ -229,8 +229,45 @@ def test_batches_and_traced_sparsities_solve_like_single_ones():
     (dict(sparsity=0.5, scope="row"), "no scope 'row'"),
     (dict(), "either a sparsity or n_m"),
     (dict(sparsity=-0.1), "sparsity"),
+    (dict(n_m=(2.0, 4.0)), "n_m must be a whole number"),
+    (dict(n_m=(1,)), "two whole numbers"),
+    (dict(sparsity=0.5, block=2.0), "block must be a whole number"),
+    (dict(sparsity=0.5, damping="much"), "damping must be a finite number"),
+    (dict(sparsity=0.5, w=np.full((2, 8), np.nan)), "weights hold NaN"),
   ],
 )
 def test_mistakes(arguments, words):
+  arguments = dict(w=np.ones((2, 8), np.float32), gram=np.eye(8)) | arguments
   with pytest.raises(ValueError, match=words):
-    obs.exact_obs(np.ones((2, 8), np.float32), np.eye(8), **arguments)
+    obs.exact_obs(**arguments)
+
+
+def test_whole_numbers_of_numpy_choose_the_same_solver():
+  w = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+  two, four = np.int64(2), np.int64(4)
+  for options, other in (
+    (dict(n_m=(2, 4)), dict(n_m=(two, four))),
+    (dict(sparsity=0.5, block=2), dict(sparsity=0.5, block=two)),
+  ):
+    wanted, found = (obs.exact_obs(w, np.eye(8), **o) for o in (options, other))
+    np.testing.assert_array_equal(found.weights, wanted.weights)
+
+
+def test_the_reference_adds_one_to_what_cannot_be_factored():
+  # Two directions in six columns. Inverted by hand with H + 1.
+  x = np.array([[2.0, 0, 0, 4, 0, 2], [0, 2, 4, 0, 2, 0]])
+  w = np.random.default_rng(0).normal(size=(3, 6))
+  gram = x.T @ x
+  found = obs.exact_obs(
+    w, gram, 0.5, scope="rows", damping=0.0, convention="reference"
+  )
+  mean = np.trace(gram) / 6
+  assert float(found.damping) == pytest.approx(1 / mean, rel=1e-6)
+  inverse = np.linalg.inv(gram + np.eye(6))
+  for row, mask, weights in zip(w, found.mask, found.weights, strict=True):
+    gone = np.flatnonzero(~np.asarray(mask))
+    assert len(gone) == 3
+    shares = np.linalg.solve(inverse[np.ix_(gone, gone)], row[gone])
+    np.testing.assert_allclose(
+      weights, row - inverse[:, gone] @ shares, atol=1e-5
+    )

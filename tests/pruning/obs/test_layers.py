@@ -87,5 +87,5 @@ def test_mistakes(network):
     obs.prune_tree(params, grams, 1.5)
   with pytest.raises(ValueError, match="'conv/kernel': mask_block must be"):
     obs.prune_tree(params, grams, 0.5, mask_block=0)
-  with pytest.raises(ValueError, match="damping must be a number from 0"):
+  with pytest.raises(ValueError, match="damping must be a finite number"):
     obs.prune_tree(params, grams, 0.5, damping=-1.0)

@@ -253,11 +253,15 @@ def test_a_layer_without_any_input_is_wiped_out():
     (dict(w=np.ones((2, 4)), gram=np.eye(4), n_m=(5, 4)), "does not keep"),
     (
       dict(w=np.ones((2, 3)), gram=np.full((3, 3), np.nan), sparsity=0.5),
-      "NaN or infinities",
+      "Gram matrix holds NaN or infinities",
+    ),
+    (
+      dict(w=np.full((2, 3), np.inf), gram=np.eye(3), sparsity=0.5),
+      "weights hold NaN or infinities",
     ),
     (
       dict(w=np.ones((2, 3)), gram=np.eye(3), sparsity=0.5, mask_block=0),
-      "mask_block must be at least 1",
+      "mask_block must be a whole number of at least 1",
     ),
     (
       dict(w=np.ones((2, 3)), gram=np.eye(3), sparsity=0.5, convention="own"),

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
 from effjax import tree as trees
 
 Array = jax.Array
@@ -39,21 +40,17 @@ def read(
   Raises:
     ValueError: If a shape or a type is another, or a target is out of range.
   """
-  x = jnp.asarray(x)
-  if not x.ndim or not jnp.issubdtype(x.dtype, jnp.floating):
-    raise ValueError(
-      "x must be a batch [B, ...] of floating point numbers, got"
-      f" {x.dtype}{list(x.shape)}."
-    )
-  # NumPy looks at concrete values even while something else is being traced.
-  values = None if isinstance(target, jax.core.Tracer) else np.asarray(target)
-  target = jnp.asarray(target)
-  if not jnp.issubdtype(target.dtype, jnp.integer) or (
-    target.ndim and target.shape != x.shape[:1]
+  x = arguments.floating("x", x, "a batch [B, ...]")
+  # NumPy looks at concrete values even while something else is being traced,
+  # and holds those that are too large for the integers of jax.
+  traced = isinstance(target, jax.core.Tracer)
+  ids = target if traced else np.asarray(target)
+  if not jnp.issubdtype(ids.dtype, jnp.integer) or (
+    ids.ndim and ids.shape != x.shape[:1]
   ):
     raise ValueError(
       f"target must be an integer or {x.shape[0]} of them, one for each row of"
-      f" x {list(x.shape)}; got {target.dtype}{list(target.shape)}."
+      f" x {list(x.shape)}; got {ids.dtype}{list(ids.shape)}."
     )
   f, params = _bind(f, params)
   logits = jax.eval_shape(f, params, x)
@@ -64,15 +61,15 @@ def read(
       f"f must return logits [{x.shape[0]}, A] for x {list(x.shape)}, got"
       f" {got}."
     )
-  if values is not None and values.size:
-    low, high = int(values.min()), int(values.max())
+  if not traced and ids.size:
+    low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= shape[1]:
       raise ValueError(
         f"target runs from {low} to {high}, but the {shape[1]} logits allow 0"
         f" to {shape[1] - 1}."
       )
-  target = jnp.broadcast_to(target.astype(jnp.int32), x.shape[:1])
-  return f, params, x, target
+  target = jnp.asarray(target).astype(jnp.int32)
+  return f, params, x, jnp.broadcast_to(target, x.shape[:1])
 
 
 def read_baseline(x: Array, baseline: Any, name: str = "baseline") -> Array:
@@ -170,7 +167,7 @@ def each(
   >>> each(lambda i: 2 * i, 5, chunk_size=2).tolist()
   [0, 2, 4, 6, 8]
   """
-  chunks, size = _split(count, chunk_size)
+  count, chunks, size = _split(count, chunk_size)
   if chunks == 1:
     return jax.vmap(function)(jnp.arange(count))
   some = lambda c: jax.vmap(function)(_numbers(c, size, count))
@@ -196,7 +193,7 @@ def add(
   >>> int(add(lambda i: i, 5, chunk_size=2))
   10
   """
-  chunks, size = _split(count, chunk_size)
+  count, chunks, size = _split(count, chunk_size)
 
   def some(c):
     numbers = c * size + jnp.arange(size)
@@ -219,14 +216,13 @@ def add(
   return jax.lax.fori_loop(0, chunks, step, start)
 
 
-def _split(count: int, chunk_size: int | None) -> tuple[int, int]:
-  """Returns how many chunks there are, and their size: as even as can be."""
-  for name, number in (("count", count), ("chunk_size", chunk_size)):
-    if number is not None and number < 1:
-      what = "the number of copies" if name == "count" else name
-      raise ValueError(f"{what} must be at least 1, got {number}.")
-  chunks = -(-count // min(count, chunk_size or count))
-  return chunks, -(-count // chunks)
+def _split(count: int, chunk_size: int | None) -> tuple[int, int, int]:
+  """Returns the count, how many chunks make it up, and their even size."""
+  count = size = arguments.whole("the number of copies", count)
+  if chunk_size is not None:
+    size = min(count, arguments.whole("chunk_size", chunk_size))
+  chunks = -(-count // size)
+  return count, chunks, -(-count // chunks)
 
 
 def _numbers(c: Any, size: int, count: int) -> Array:

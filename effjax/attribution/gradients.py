@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
 from effjax.attribution import copies as repeated
 
 Array = jax.Array
@@ -34,7 +35,7 @@ def reduce_channels(maps: Any, how: str, *, axis: int = -1) -> Array:
   """Removes the channels of maps.
 
   Args:
-    maps: [..., C] where `axis` is -1.
+    maps: [..., C] floating, where `axis` is -1.
     how: A key of `REDUCTIONS`: "sum", "abs_sum" (the size of the sum),
       "sum_abs" (the sum of sizes) or "max_abs".
     axis: The axis of the channels.
@@ -43,7 +44,7 @@ def reduce_channels(maps: Any, how: str, *, axis: int = -1) -> Array:
     Maps without that axis, summed in float32 at least, of the type of `maps`.
 
   Raises:
-    ValueError: If there is no such reduction.
+    ValueError: If there is no such reduction, or the maps are not floating.
 
   >>> reduce_channels(jnp.array([[1.0, -3.0]]), "abs_sum").tolist()
   [2.0]
@@ -52,7 +53,7 @@ def reduce_channels(maps: Any, how: str, *, axis: int = -1) -> Array:
     raise ValueError(
       f"how must be one of {', '.join(REDUCTIONS)}, got {how!r}."
     )
-  maps = jnp.asarray(maps)
+  maps = arguments.floating("maps", maps, "an array [..., C]")
   reduced = REDUCTIONS[how](repeated.widen(maps), axis)
   return reduced.astype(maps.dtype)
 
@@ -196,8 +197,7 @@ def path_points(rule: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
   least = 2 if rule == "trapezoid" else 1
   if rule not in RULES:
     raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}.")
-  if steps < least:
-    raise ValueError(f"the {rule} rule needs steps >= {least}, got {steps}.")
+  steps = arguments.whole(f"the steps of the {rule} rule", steps, least)
   if rule == "gauss_legendre":
     points, weights = np.polynomial.legendre.leggauss(steps)
     return (1 + points) / 2, weights / 2

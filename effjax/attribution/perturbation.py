@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
 from effjax.attribution import copies as repeated
 
 Array = jax.Array
@@ -66,7 +67,7 @@ def occlusion(
   [3.0, 3.0, 7.0, 7.0]
   """
   f, params, x, target = repeated.read(f, params, x, target)
-  axes = _read_axes(x, axes)
+  axes = arguments.axes(axes, x)
   window = _per_axis("window", window, axes)
   strides = window if strides is None else _per_axis("strides", strides, axes)
   for axis, size, stride in zip(axes, window, strides, strict=True):
@@ -175,12 +176,10 @@ def rise(
   (3, 3)
   """
   f, params, x, target = repeated.read(f, params, x, target)
-  axes = _read_axes(x, axes)
-  if cells < 1 or not 0 < probability <= 1:
-    raise ValueError(
-      "cells must be at least 1 and probability in (0, 1], got"
-      f" {cells} and {probability}."
-    )
+  axes = arguments.axes(axes, x)
+  cells = arguments.whole("cells", cells)
+  if not 0 < probability <= 1:
+    raise ValueError(f"probability must be in (0, 1], got {probability}.")
   baseline = repeated.read_baseline(x, baseline)
   options = (masks, cells, float(probability), axes, chunk_size)
   return _rise(key, f, params, x, target, baseline, *options)
@@ -207,8 +206,9 @@ def grid(
   [[0, 0, 1, 1], [2, 2, 3, 3]]
   """
   groups = np.zeros((1,) * len(shape), np.int32)
+  cells = arguments.whole("cells", cells)
   for axis in axes:
-    if not 0 < axis < len(shape) or not 1 <= cells <= shape[axis]:
+    if not 0 < axis < len(shape) or cells > shape[axis]:
       raise ValueError(
         f"a grid of {cells} cells along axis {axis} does not fit the shape"
         f" {list(shape)}."
@@ -245,6 +245,8 @@ def read_groups(
       f"{name} must be integers of a shape that fits x {list(x.shape)}, got"
       f" {array.dtype}{list(array.shape)}."
     )
+  if number is not None:
+    number = arguments.whole("number", number)
   if traced and number is None:
     raise ValueError(
       f"{name} is traced, so its largest value is not known: give number=."
@@ -275,27 +277,14 @@ def of_groups(values: Array, groups: Array) -> Array:
   return jnp.take_along_axis(values, flat, axis=1).reshape(groups.shape)
 
 
-def _read_axes(x: Array, axes: Sequence[int]) -> tuple[int, ...]:
-  axes = tuple(axes)
-  inside = all(0 < axis < x.ndim for axis in axes)
-  if not axes or not inside or list(axes) != sorted(set(axes)):
-    raise ValueError(
-      f"axes must ascend from 1 to at most {x.ndim - 1} for x {list(x.shape)},"
-      f" got {axes}."
-    )
-  return axes
-
-
-def _per_axis(
-  name: str, value: int | Sequence[int], axes: tuple
-) -> tuple[int, ...]:
-  values = (value,) * len(axes) if isinstance(value, int) else tuple(value)
+def _per_axis(name: str, value: Any, axes: tuple) -> tuple[int, ...]:
+  values = tuple(value) if np.ndim(value) else (value,) * len(axes)
   if len(values) != len(axes):
     raise ValueError(
       f"{name} must be one number or {len(axes)} for the axes {axes}, got"
       f" {values}."
     )
-  return values
+  return tuple(arguments.whole(name, number) for number in values)
 
 
 def _along(row: Array, axis: int, ndim: int) -> Array:

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -114,8 +114,9 @@ def lrp(
     stabilisers absorb.
 
   Raises:
-    ValueError: As for `guided_backprop`; if there is no such composite, a layer
-      has no rule, or x passes through a primitive that has none.
+    ValueError: As for `guided_backprop`; if `rules` are none of these, there is
+      no such composite, a layer has no rule, or x passes through a primitive
+      that has none.
 
   >>> f = lambda w, x: x @ w
   >>> w = jnp.array([[1.0], [-2.0]])
@@ -140,14 +141,25 @@ def _read(given: Any) -> Composite:
         f" {', '.join(trees.nearest(given, list(COMPOSITES), 3))}"
       )
     return COMPOSITES[given]
-  pairs = tuple(tuple(pair) for pair in given)
+  # What is no iterable stands for the pair that it is not.
+  pairs = tuple(given) if isinstance(given, Iterable) else (given,)
   for pair in pairs:
-    if len(pair) != 2 or not isinstance(pair[1], Rule):
+    if not _is_pair(pair):
       raise ValueError(
         "rules must be pairs (regular expression, rule of"
-        f" effjax.attribution.rules), got {pair!r}"
+        " effjax.attribution.rules) in a list, one such rule, a Composite or a"
+        f" key of COMPOSITES, got {pair!r} for a pair"
       )
-  return Composite(paths=pairs)
+  return Composite(paths=tuple((name, rule) for name, rule in pairs))
+
+
+def _is_pair(given: Any) -> bool:
+  return (
+    isinstance(given, tuple | list)
+    and len(given) == 2
+    and isinstance(given[0], str | re.Pattern)
+    and isinstance(given[1], Rule)
+  )
 
 
 def choose(composite: Composite, units: Units) -> dict[int, Rule]:

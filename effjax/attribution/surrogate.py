@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from effjax import arguments
 from effjax.attribution import copies as repeated
 from effjax.attribution import perturbation
 
@@ -38,7 +39,8 @@ def lime(
 
   Each sample keeps every segment with probability 1/2. It weighs
   exp(-d^2 / (2 width^2)), where d is 1 minus its cosine with x. Ribeiro et al.
-  2016, arXiv:1602.04938; distance and weights as in captum.
+  2016, arXiv:1602.04938; distance and weights as in captum. The lasso, which is
+  the default, runs a while loop: it has no reverse-mode gradient, ridge has.
 
   Args:
     key: A random key.
@@ -53,8 +55,8 @@ def lime(
     baseline: What absent segments become: None for 0, a number, or an array of
       the shape of an example or of x.
     regression: A key of `REGRESSIONS`: "lasso" or "ridge".
-    penalty: Its penalty, see `lasso` and `ridge`.
-    width: Width of the kernel.
+    penalty: Its penalty, at least 0, see `lasso` and `ridge`.
+    width: Width of the kernel, above 0.
     chunk_size: How many samples are evaluated together; None for all.
 
   Returns:
@@ -76,6 +78,8 @@ def lime(
     raise ValueError(
       f"regression must be one of {', '.join(REGRESSIONS)}, got {regression!r}."
     )
+  arguments.finite("penalty", penalty, 0)
+  arguments.finite("width", width, 0, above=True)
   if segments is None:
     if x.ndim != 4:
       raise ValueError(

@@ -69,21 +69,21 @@ def read_ids(
     ValueError: If the rank or type is another, or an id lies outside.
   """
   # NumPy looks at concrete values even while something else is being traced.
-  values = None if isinstance(ids, jax.core.Tracer) else np.asarray(ids)
-  ids = jnp.asarray(ids)
+  traced = isinstance(ids, jax.core.Tracer)
+  ids = ids if traced else np.asarray(ids)
   if ids.ndim != ndim or not jnp.issubdtype(ids.dtype, jnp.integer):
     kind = {1: "a vector", 2: "a matrix"}.get(ndim, f"an array of rank {ndim}")
     raise ValueError(
       f"{name} must be {kind} of integers, got {ids.dtype}{list(ids.shape)}."
     )
-  if values is not None and values.size:
-    low, high = int(values.min()), int(values.max())
+  if not traced and ids.size:
+    low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= number:
       raise ValueError(
         f"{name} run from {low} to {high}, but {unit}={number} allows 0 to"
         f" {number - 1}."
       )
-  return ids
+  return jnp.asarray(ids)
 
 
 class Batch(NamedTuple):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
 from effjax.metrics import answers, counting
 from effjax.metrics.localization import descending_ranks
 
@@ -58,7 +59,7 @@ def insertion_deletion(
   Args:
     f: The model.
     params: Its parameters.
-    x: [B, ...] images.
+    x: [B, ...] floating images.
     target: [B] integers, or one for all.
     maps: [B, ...] with the spatial axes of x, without channels.
     step: Pixels that change from one point of the curve to the next; the last
@@ -66,15 +67,15 @@ def insertion_deletion(
     insert_into: What x is inserted into: None for 0, a number, or an array that
       broadcasts to x, as of `gaussian_blur`.
     delete_to: What deleted pixels become, likewise.
-    axes: The spatial axes of x: (1, 2) for [B, H, W, C].
+    axes: The spatial axes of x, ascending: (1, 2) for [B, H, W, C].
     chunk_size: Points evaluated together; None for all.
 
   Returns:
     Curves and areas, float32 at least; NaN for a map that holds NaN.
 
   Raises:
-    ValueError: If a shape does not fit, or a target that has a value is out of
-      range.
+    ValueError: If a shape or an option does not fit, x is not floating, or a
+      target that has a value is out of range.
 
   >>> f = lambda w, x: jnp.stack([x.sum((1, 2, 3)) * w, 0 * x[:, 0, 0, 0]], 1)
   >>> x = jnp.ones((1, 2, 2, 1))
@@ -83,18 +84,16 @@ def insertion_deletion(
   [[0.98 0.88 0.5 ]]
   """
   x, target = _read(f, params, x, target)
-  maps, axes = jnp.asarray(maps), tuple(axes)
+  axes, step = arguments.axes(axes, x), arguments.whole("step", step)
   # Numbers without a sign have no descending order by their negatives.
   maps = answers.wide(maps)
   shape = x.shape[:1] + tuple(x.shape[a] for a in axes)
-  if maps.shape != shape or list(axes) != sorted(set(axes)):
+  if maps.shape != shape:
     raise ValueError(
       f"maps must have shape {list(shape)}, that of x {list(x.shape)} along the"
-      f" ascending axes {axes}, got {list(maps.shape)};"
+      f" axes {axes}, got {list(maps.shape)};"
       " attribution.reduce_channels removes the channels of maps."
     )
-  if step < 1:
-    raise ValueError(f"step must be at least 1 pixel, got {step}.")
   insert_into, delete_to = (
     jnp.broadcast_to(jnp.asarray(0 if v is None else v, x.dtype), x.shape)
     for v in (insert_into, delete_to)
@@ -110,28 +109,30 @@ def gaussian_blur(
   """Returns images blurred along their spatial axes; outside they are 0.
 
   Args:
-    x: [B, ...].
+    x: [B, ...] floating.
     size: Taps of the kernel along each axis, odd.
-    sigma: Its standard deviation in pixels; its taps sum to 1.
-    axes: The spatial axes of x.
+    sigma: Its standard deviation in pixels, above 0; its taps sum to 1.
+    axes: The spatial axes of x, in any order.
 
   Returns:
     Like x.
 
   Raises:
-    ValueError: If the size is not odd.
+    ValueError: If x is not floating, or an option does not fit.
 
   >>> blurred = gaussian_blur(jnp.ones((1, 5, 5)), size=3)
   >>> print(np.asarray(blurred)[0, :2, 2].round(2))
   [0.67 1.  ]
   """
-  if size < 1 or size % 2 == 0:
+  x = arguments.floating("x", x, "a batch [B, ...]")
+  axes = arguments.axes(axes, x, ascend=False)
+  arguments.finite("sigma", sigma, 0, above=True)
+  reach, odd = divmod(arguments.whole("size", size), 2)
+  if not odd:
     raise ValueError(f"size must be odd, got {size}.")
-  x = jnp.asarray(x)
-  reach = size // 2
   taps = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / sigma))
   taps = (taps / np.sum(taps)).tolist()
-  return _blurred(x, tuple(taps), tuple(axes))
+  return _blurred(x, tuple(taps), axes)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -170,7 +171,7 @@ def sensitivity(
     key: A random key.
     explain: `x -> maps`, hashable, compiled for each new function.
     x: [B, ...] floating.
-    radius: Half the side of the cube.
+    radius: Half the side of the cube, at least 0.
     samples: Points drawn.
     relative: Whether to divide by the size of the map of x, as captum does.
     chunk_size: Points evaluated together; None for all.
@@ -179,16 +180,16 @@ def sensitivity(
     [B] float32 at least; NaN where relative to a map of 0.
 
   Raises:
-    ValueError: If there are no samples.
+    ValueError: If x is not floating, or an option is out of range.
 
   >>> x = jnp.ones((2, 3))
   >>> sensitivity(jax.random.key(0), jnp.zeros_like, x).tolist()
   [0.0, 0.0]
   """
-  if samples < 1:
-    raise ValueError(f"samples must be at least 1, got {samples}.")
-  options = (samples, relative, chunk_size)
-  return _sensitivity(key, explain, jnp.asarray(x), radius, *options)
+  x = arguments.floating("x", x, "a batch [B, ...]")
+  arguments.finite("radius", radius, 0)
+  options = (arguments.whole("samples", samples), relative, chunk_size)
+  return _sensitivity(key, explain, x, radius, *options)
 
 
 def infidelity(
@@ -228,8 +229,8 @@ def infidelity(
     [B] float32 at least.
 
   Raises:
-    ValueError: If a shape does not fit, or a target that has a value is out of
-      range.
+    ValueError: If a shape does not fit, x is not floating, there are no
+      samples, or a target that has a value is out of range.
 
   >>> f = lambda w, x: x @ w
   >>> w, x = jnp.array([[2.0], [4.0]]), jnp.ones((1, 2))
@@ -237,18 +238,18 @@ def infidelity(
   [0.0]
   """
   x, target = _read(f, params, x, target)
-  maps = jnp.asarray(maps)
-  if maps.shape != x.shape or samples < 1:
+  maps, samples = jnp.asarray(maps), arguments.whole("samples", samples)
+  arguments.finite("sigma", sigma, 0, above=True)
+  if maps.shape != x.shape:
     raise ValueError(
-      f"maps must have the shape of x {list(x.shape)} and samples be at least"
-      f" 1, got {list(maps.shape)} and {samples}."
+      f"maps must have the shape of x {list(x.shape)}, got {list(maps.shape)}."
     )
   options = (perturb, samples, scaled, chunk_size)
   return _infidelity(key, f, params, x, target, maps, sigma, *options)
 
 
 def _read(f: Model, params: Any, x: Any, target: Any) -> tuple[Array, Array]:
-  x = jnp.asarray(x)
+  x = arguments.floating("x", x, "a batch [B, ...]")
   logits = jax.eval_shape(f, params, x).shape
   if len(logits) != 2 or logits[0] != x.shape[0]:
     raise ValueError(
@@ -278,8 +279,8 @@ def _pick(logits: Array, target: Array) -> Array:
 
 def _each(function: Callable, count: int, chunk_size: int | None) -> Any:
   """Stacks the results of a function of a number."""
-  if chunk_size is not None and chunk_size < 1:
-    raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
+  if chunk_size is not None:
+    chunk_size = arguments.whole("chunk_size", chunk_size)
   numbers = jnp.arange(count)
   if chunk_size is None or chunk_size >= count:
     return jax.vmap(function)(numbers)

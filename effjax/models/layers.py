@@ -205,7 +205,8 @@ def _larger_jvp(primals, tangents):
   """Among equal values pass on the change of the first alone."""
   first, second = primals
   taken = (first >= second) | jnp.isnan(first)
-  return _larger(first, second), jnp.where(taken, *tangents)
+  change = jnp.where(taken, tangents[0], tangents[1])
+  return _larger(first, second), change
 
 
 def max_pool(

@@ -65,10 +65,10 @@ def augment(
       " each"
     )
   _check(area, aspect, flip, brightness, hue, limits)
-  size = image.shape[:2] if size is None else size
-  if not _is_pair(size):
+  wanted = image.shape[:2] if size is None else size
+  if not _is_pair(wanted):
     raise ValueError(f"size must be (rows, columns), got {size!r}")
-  rows, columns = (arguments.whole("size", number) for number in size)
+  rows, columns = (arguments.whole("size", number) for number in wanted)
   at_box, at_flip, at_order, at_brightness, at_hue = jax.random.split(key, 5)
   box = crop_box(at_box, image.shape[0], image.shape[1], area, aspect)
   wide = image.astype(products.wide(image.dtype))

@@ -344,15 +344,23 @@ def test_mistakes_are_named():
     ("saliency", "0 to 2", (*args[:3], -1), {}),
     ("saliency", "one for each row", (*args[:3], [0, 1]), {}),
     ("saliency", "one for each row", (*args[:3], 0.5), {}),
+    ("saliency", "allow 0 to 2", (*args[:3], 2**40), {}),
+    ("saliency", "one for each row", (*args[:3], "a"), {}),
+    ("saliency", "one for each row", (*args[:3], 2**70), {}),
+    ("saliency", "one for each row", (*args[:3], None), {}),
     ("saliency", "floating", (*args[:2], np.ones((5, 6), int), 0), {}),
     ("saliency", "f must return", (lambda w, x: x, *args[1:]), {}),
     ("integrated_gradients", "rule must be", args, {"rule": "simpson"}),
-    ("integrated_gradients", "steps >= 2", args, FEW),
-    ("integrated_gradients", "steps >= 1", args, {"steps": 0}),
+    ("integrated_gradients", "at least 2, got", args, FEW),
+    ("integrated_gradients", "at least 1, got", args, {"steps": 0}),
+    ("integrated_gradients", "at least 1, got", args, {"steps": 2.5}),
     ("integrated_gradients", "baseline must", args, {"baseline": np.ones(4)}),
     ("integrated_gradients", "chunk_size", args, {"chunk_size": 0}),
+    ("integrated_gradients", "chunk_size", args, {"chunk_size": 2.5}),
     ("convergence_delta", "shape of x", (*args, np.ones(3)), {}),
     ("smoothgrad", "copies", (KEY, *args), {"copies": 0}),
+    ("smoothgrad", "copies must be a whole", (KEY, *args), {"copies": 2.0}),
+    ("vargrad", "chunk_size must be", (KEY, *args), {"chunk_size": 2.5}),
     ("smoothgrad", "sigma", (KEY, *args), {"sigma": np.ones(4)}),
     ("gradient_shap", "baselines", (KEY, *args), {"baselines": np.ones(3)}),
   ]:
@@ -360,3 +368,10 @@ def test_mistakes_are_named():
       getattr(attribution, method)(*arguments, **options)
   with pytest.raises(ValueError, match="how must be"):
     attribution.reduce_channels(np.ones((1, 2)), "mean")
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint8, bool])
+@pytest.mark.parametrize("how", attribution.REDUCTIONS)
+def test_maps_that_are_not_floating_are_named(how, kind):
+  with pytest.raises(ValueError, match=r"maps must be .* floating .*\[2, 3\]"):
+    attribution.reduce_channels(np.ones((2, 3), kind), how)

@@ -227,6 +227,26 @@ def test_rise_of_a_single_pixel_and_of_a_constant():
   np.testing.assert_allclose(first[8, 0], 0.5, atol=0.05)
 
 
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [
+    ("occlusion", {"window": 3, "strides": 2, "chunk_size": 4}),
+    ("rise", {"masks": 4, "cells": 2, "chunk_size": 3}),
+  ],
+)
+def test_numbers_of_numpy_are_whole(name, options):
+  key = (KEY,) if name == "rise" else ()
+  run = functools.partial(getattr(attribution, name), *key, *ARGS)
+  numpy = {option: np.int64(number) for option, number in options.items()}
+  np.testing.assert_array_equal(run(**numpy), run(**options))
+
+
+def test_the_penalty_and_width_of_lime_may_be_traced():
+  run = functools.partial(attribution.lime, KEY, *ARGS, samples=20)
+  lime = jax.jit(lambda p, w: run(penalty=p, width=w))
+  np.testing.assert_allclose(lime(0.02, 0.5), run(penalty=0.02, width=0.5))
+
+
 def test_rise_of_full_masks():
   w, x = np.ones((36, 1), np.float32), np.ones((1, 6, 6, 1), np.float32)
   maps = attribution.rise(
@@ -310,10 +330,25 @@ def test_a_model_of_the_library():
       "allows 0 to 1",
       {"groups": np.full((5, 7, 1), 2), "number": 2},
     ),
+    (
+      "feature_ablation",
+      "number must be a whole",
+      {"groups": np.zeros((5, 7, 1), int), "number": 2.5},
+    ),
     ("rise", "probability", {"probability": 0.0}),
-    ("rise", "copies must be at least 1", {"masks": 0}),
+    ("occlusion", "window must be a whole", {"window": 3.0}),
+    ("occlusion", "window must be a whole", {"window": (3, 2.0)}),
+    ("occlusion", "window must be a whole", {"window": None}),
+    ("occlusion", "strides must be a whole", {"window": 3, "strides": 2.5}),
+    ("occlusion", "chunk_size must be", {"window": 3, "chunk_size": 2.5}),
+    ("rise", "copies must be a whole number of at least 1", {"masks": 0}),
+    ("rise", "cells must be a whole number", {"cells": 2.5}),
+    ("rise", "cells must be a whole number", {"cells": 0}),
     ("lime", "regression must be", {"regression": "ols"}),
-    ("lime", "copies must be at least 1", {"samples": 0}),
+    ("lime", "copies must be a whole number of at least 1", {"samples": 0}),
+    ("lime", "penalty must be a finite", {"penalty": -1.0}),
+    ("lime", "penalty must be a finite", {"penalty": np.nan}),
+    ("lime", "width must be a finite number above 0", {"width": 0.0}),
   ],
 )
 def test_mistakes_are_named(name, message, options):
@@ -331,3 +366,5 @@ def test_other_mistakes_are_named():
     )
   with pytest.raises(ValueError, match="does not fit the shape"):
     perturbation.grid((1, 4, 4, 1), 5)
+  with pytest.raises(ValueError, match="cells must be a whole number"):
+    perturbation.grid((1, 4, 4, 1), 2.5)

@@ -93,7 +93,7 @@ def test_traced_ids_outside_belong_nowhere():
   ).any()
 
 
-@pytest.mark.parametrize("ids", [[0, 3], [-1, 0]])
+@pytest.mark.parametrize("ids", [[0, 3], [-1, 0], [0, 2**40]])
 def test_ids_outside_are_named(ids):
   with pytest.raises(ValueError, match=r"groups=3 allows 0 to 2"):
     metrics.one_hot(np.array(ids), 3)

@@ -245,15 +245,104 @@ def test_mistakes_are_named():
     ("0 to 2", lambda: run(3, x[..., 0])),
     ("2 of them", lambda: run(np.array([0, 1, 1]), x[..., 0])),
     ("reduce_channels", lambda: run(0, x)),
-    ("ascending", lambda: run(0, x[..., 0], axes=(2, 1))),
-    ("step must", lambda: run(0, x[..., 0], step=0)),
-    ("chunk_size", lambda: run(0, x[..., 0], chunk_size=0)),
-    ("odd", lambda: metrics.gaussian_blur(x, size=4)),
-    ("samples", lambda: metrics.sensitivity(KEY, jnp.abs, x, samples=0)),
     ("of x", lambda: metrics.infidelity(KEY, f, 0.0, x, 0, x[0])),
   ]:
     with pytest.raises(ValueError, match=message):
       call()
+
+
+IMAGES = np.ones((2, 4, 4, 3), np.float32)
+PIXELS = IMAGES.astype(np.uint8)
+
+
+def corner(w, x):
+  del w
+  return x[:, 0, 0].astype(jnp.float32)
+
+
+MEASURES = {
+  "insertion_deletion": lambda x=IMAGES, **options: metrics.insertion_deletion(
+    corner, 0.0, x, 0, IMAGES[..., 0], **options
+  ),
+  "gaussian_blur": lambda x=IMAGES, **options: metrics.gaussian_blur(
+    x, **options
+  ),
+  "sensitivity": lambda x=IMAGES, **options: metrics.sensitivity(
+    KEY, double, x, **options
+  ),
+  "infidelity": lambda x=IMAGES, **options: metrics.infidelity(
+    KEY, corner, 0.0, x, 0, IMAGES, **options
+  ),
+}
+
+
+@pytest.mark.parametrize(
+  ("name", "message", "options"),
+  [
+    ("insertion_deletion", "axes must ascend", {"axes": (2, 1)}),
+    ("insertion_deletion", "axes must ascend", {"axes": (-3, -2)}),
+    ("insertion_deletion", "axes must ascend", {"axes": (1, 7)}),
+    ("insertion_deletion", "axes must ascend", {"axes": (1, 1)}),
+    ("insertion_deletion", "x must be", {"x": PIXELS, "insert_into": 0.5}),
+    ("insertion_deletion", "step must be a whole", {"step": 0}),
+    ("insertion_deletion", "step must be a whole", {"step": 2.5}),
+    ("insertion_deletion", "chunk_size must be a whole", {"chunk_size": 0}),
+    ("insertion_deletion", "chunk_size must be a whole", {"chunk_size": 2.5}),
+    ("gaussian_blur", "axes must differ", {"axes": (-3, -2)}),
+    ("gaussian_blur", "axes must differ", {"axes": (1, 7)}),
+    ("gaussian_blur", "axes must differ", {"axes": (1, 1)}),
+    ("gaussian_blur", "size must be odd", {"size": 4}),
+    ("gaussian_blur", "size must be a whole", {"size": 3.0}),
+    ("gaussian_blur", "size must be a whole", {"size": -1}),
+    ("gaussian_blur", "sigma must be a finite number above 0", {"sigma": 0.0}),
+    ("gaussian_blur", "sigma must be a finite", {"sigma": -1.0}),
+    ("gaussian_blur", "sigma must be a finite", {"sigma": np.inf}),
+    ("gaussian_blur", "x must be a batch .* got uint8", {"x": PIXELS}),
+    ("sensitivity", "samples must be a whole", {"samples": 0}),
+    ("sensitivity", "samples must be a whole", {"samples": 2.0}),
+    ("sensitivity", "chunk_size must be a whole", {"chunk_size": 2.5}),
+    ("sensitivity", "radius must be a finite", {"radius": -1.0}),
+    ("sensitivity", "radius must be a finite", {"radius": np.nan}),
+    ("sensitivity", "x must be a batch .* got uint8", {"x": PIXELS}),
+    ("infidelity", "samples must be a whole", {"samples": 2.0}),
+    ("infidelity", "sigma must be a finite", {"sigma": 0.0}),
+    ("infidelity", "x must be a batch .* got uint8", {"x": PIXELS}),
+  ],
+)
+def test_options_that_do_not_fit(name, message, options):
+  with pytest.raises(ValueError, match=message):
+    MEASURES[name](**options)
+
+
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [
+    ("insertion_deletion", {"step": 3, "chunk_size": 2}),
+    ("gaussian_blur", {"size": 3, "sigma": 2}),
+    ("sensitivity", {"samples": 3, "chunk_size": 2, "radius": 0}),
+    ("infidelity", {"samples": 3, "chunk_size": 2}),
+  ],
+)
+def test_numbers_of_numpy_are_whole(name, options):
+  numpy = {option: np.int64(number) for option, number in options.items()}
+  found, expected = MEASURES[name](**numpy), MEASURES[name](**options)
+  for ours, same in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(ours, same)
+
+
+def test_the_order_of_blurred_axes_does_not_matter():
+  x = np.random.default_rng(0).normal(size=(1, 4, 5)).astype(np.float32)
+  np.testing.assert_array_equal(
+    metrics.gaussian_blur(x, axes=(2, 1)), metrics.gaussian_blur(x)
+  )
+
+
+def test_a_radius_may_be_mapped():
+  x = np.ones((2, 3), np.float32)
+  run = lambda radius: metrics.sensitivity(KEY, double, x, radius=radius)
+  radii = np.array([0.0, 0.1], np.float32)
+  found = jax.vmap(run)(radii)
+  np.testing.assert_allclose(found, [run(r) for r in radii], rtol=1e-6)
 
 
 def test_maps_of_any_type_are_read_alike():

@@ -4,6 +4,7 @@ from effjax.spade.augmentation import augment
 from effjax.spade.functions import FunctionCapture, capture_function
 from effjax.spade.last_layer import sparse_head
 from effjax.spade.measuring import LayerGrams, layer_grams
+from effjax.spade.scoring import explanation_score
 from effjax.spade.solvers import SOLVERS
 from effjax.spade.tracing import LayerReport, prune_layers, trace
 from effjax.spade.tuning import GRID, Tuned, tune
@@ -17,6 +18,7 @@ __all__ = [
   "Tuned",
   "augment",
   "capture_function",
+  "explanation_score",
   "layer_grams",
   "prune_layers",
   "sparse_head",

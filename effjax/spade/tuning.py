@@ -2,8 +2,8 @@
 
 The search first tries one sparsity for all layers, then moves one layer at a
 time along the grid, from the last layer to the first, until nothing improves or
-the budget is spent. It asks only for a score of a choice, such as the mean
-pixel AUC on examples with known marks, or an insertion score without them.
+the budget is spent. It asks only for a score of a choice, such as the two that
+`spade.explanation_score` makes.
 """
 
 from collections.abc import Callable, Sequence

@@ -323,11 +323,21 @@ def bench_table(bench: Mapping[str, Any]) -> str:
           f" {_spread(times['cpu'])} | {_spread(times['wall'])} |"
           f" {times[clock]['median'] / ours:.2f} |"
         )
-      remarks = "; ".join(filter(None, (case["limit"], case["note"])))
+      reached = _reached(case, suite["measured"]["limits"])
+      remarks = "; ".join(filter(None, (case["limit"], reached, case["note"])))
       if remarks:
         notes.append(f"- {case['name']}: {remarks}")
   lines += ["", *_runs(suites), *notes]
   return "\n".join(lines) + "\n"
+
+
+def _reached(case: Mapping[str, Any], limits: Mapping[str, float]) -> str:
+  """Say how near ours comes to the machine's rate of products, if it matters."""
+  if not case.get("flops"):
+    return ""
+  rate = case["flops"] / case["candidates"]["ours"]["wall"]["median"]
+  share = rate / (1e9 * limits["gemm_gflop_per_s"])
+  return f"ours reaches {100 * share:.0f} % of the rate of products"
 
 
 def _runs(suites: Mapping[str, Any]) -> list[str]:

@@ -41,6 +41,8 @@ class Case:
     note: what a reader must know, e.g. which peer is absent and why; or a
       function that tells it after the last round.
     limit: the hardware limit in words, e.g. "30 ms: 6 passes x 102 MB".
+    flops: how many products and sums of float32 it takes, 0 if that is not what
+      limits it; the share of the machine's product rate is told from it.
     close: called at the very end.
   """
 
@@ -49,6 +51,7 @@ class Case:
   peers: dict[str, Callable[[], Any]] = dataclasses.field(default_factory=dict)
   note: str | Callable[[], str] = ""
   limit: str = ""
+  flops: float = 0.0
   close: Callable[[], Any] = lambda: None
 
 
@@ -69,8 +72,8 @@ def measure(case: Case, rounds: int, *, warmup: int = 2) -> dict[str, Any]:
     warmup: untimed runs of each candidate beforehand.
 
   Returns:
-    A dict that json can write: name, note, limit, rounds, and `candidates`,
-    which maps "ours" and each peer to {"wall": ..., "cpu": ...}, both with
+    A dict that json can write: name, note, limit, flops, rounds, and
+    `candidates`, which maps "ours" and each peer to {"wall": ..., "cpu": ...}, both with
     median, min and max in seconds. CPU seconds count all threads.
   """
   candidates = {"ours": case.ours, **case.peers}
@@ -102,6 +105,7 @@ def measure(case: Case, rounds: int, *, warmup: int = 2) -> dict[str, Any]:
     "name": case.name,
     "note": note,
     "limit": case.limit,
+    "flops": case.flops,
     "rounds": rounds,
     "candidates": {
       name: {"wall": _spread(wall[name]), "cpu": _spread(cpu[name])}

@@ -191,6 +191,7 @@ def _step_case(name, model, shape, optimizers, network):
     peers=peers,
     note=note,
     limit=limit,
+    flops=flops,
   )
 
 
@@ -267,6 +268,7 @@ def _layer_case(batch, size, window, inputs, outputs, strides=1, groups=1):
     peers=peers,
     note=note,
     limit=f"{flops / 1e9:.3g} GFLOP",
+    flops=flops,
   )
 
 

@@ -72,6 +72,7 @@ def _case(rows: int, columns: int, block: int) -> harness.Case:
     peers=peers,
     note=note,
     limit=f"{flops / 1e9:.3g} GFLOP: one factorisation and the sweep",
+    flops=flops,
   )
 
 

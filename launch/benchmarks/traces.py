@@ -136,6 +136,7 @@ def _case(
     peers=peers,
     note=note,
     limit=f"{flops / 1e9:.3g} GFLOP with Gram or dual form, whichever is less",
+    flops=flops,
   )
 
 

@@ -58,7 +58,10 @@ def test_fill_replaces_a_block_and_nothing_else(tmp_path):
     "suites": {
       "masks": {"measured": measured, "cases": [case]},
       "solvers": {"measured": later, "cases": [case]},
-      "traces": {"measured": measured, "cases": [case]},
+      "traces": {
+        "measured": measured,
+        "cases": [case | {"name": "trace", "flops": 2e9}],
+      },
     }
   }
   (tmp_path / "bench.json").write_text(json.dumps(bench))
@@ -68,7 +71,9 @@ def test_fill_replaces_a_block_and_nothing_else(tmp_path):
   assert filled.endswith("<!-- end bench -->\nb\n")
   assert "old" not in filled
   assert "| peer | 1000 (900 to 2000) | 1000 (900 to 2000) | 10.00 |" in filled
-  assert "- mask: 30 ms" in filled
+  assert "- mask: 30 ms\n" in filled
+  # 2 GFLOP in .1 s, where 100 a second are possible.
+  assert "- trace: 30 ms; ours reaches 20 % of the rate of products" in filled
   assert "\nmasks, traces: jax 0.10; read 10.0 GB/s" in filled
   assert "\nsolvers: jax 0.11; read 10.0 GB/s" in filled
 

@@ -332,7 +332,7 @@ def bench_table(bench: Mapping[str, Any]) -> str:
 
 
 def _reached(case: Mapping[str, Any], limits: Mapping[str, float]) -> str:
-  """Say how near ours comes to the machine's rate of products, if it matters."""
+  """Say how near ours comes to the rate of products, where that matters."""
   if not case.get("flops"):
     return ""
   rate = case["flops"] / case["candidates"]["ours"]["wall"]["median"]

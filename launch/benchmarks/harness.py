@@ -73,8 +73,8 @@ def measure(case: Case, rounds: int, *, warmup: int = 2) -> dict[str, Any]:
 
   Returns:
     A dict that json can write: name, note, limit, flops, rounds, and
-    `candidates`, which maps "ours" and each peer to {"wall": ..., "cpu": ...}, both with
-    median, min and max in seconds. CPU seconds count all threads.
+    `candidates`, which maps "ours" and each peer to {"wall": ..., "cpu": ...},
+    both with median, min and max in seconds. CPU seconds count all threads.
   """
   candidates = {"ours": case.ours, **case.peers}
   wall = {name: [] for name in candidates}

@@ -13,6 +13,7 @@ import pathlib
 import time
 from typing import Any
 
+import jax
 import numpy as np
 
 from effjax import data
@@ -66,6 +67,9 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
       outcome = _one_seed(config, seed, case, methods, patches, path.parent)
       files.write_json(path, outcome)
+      # A network has hundreds of programs of its own, each of many mapped
+      # pieces of memory, of which a process may have some ten thousand.
+      jax.clear_caches()
     outcomes.append(outcome)
   results = {
     "study": "spade",

@@ -10,7 +10,7 @@ import pytest
 
 from effjax.data import registry
 from effjax.studies import spade
-from effjax.studies.spade import trojans
+from effjax.studies.spade import explanations, trojans
 from launch import configuring, overview
 from tests.studies.bias import tiny
 
@@ -59,6 +59,9 @@ def config(tmp_path_factory):
 def finished(config, tmp_path_factory):
   place = tmp_path_factory.mktemp("study") / "run"
   spade.run(config, str(place))
+  # Programs of a network do not outlive it, or many networks would fill up what
+  # a process may map.
+  assert explanations._maps._cache_size() == 0
   return place, json.loads((place / "results.json").read_text("utf-8"))
 
 

@@ -62,7 +62,8 @@ def finite(name: str, value: Any, least: float, *, above: bool = False) -> Any:
   if isinstance(value, jax.core.Tracer):
     return value
   try:
-    known = np.asarray(value, np.float64)
+    # NumPy would read a text as a number.
+    known = np.asarray(np.nan if isinstance(value, str) else value, np.float64)
   except (OverflowError, TypeError, ValueError):
     known = np.asarray(np.nan)
   large = known > least if above else known >= least

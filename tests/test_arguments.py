@@ -37,7 +37,8 @@ def test_finite_numbers_pass_as_they_are(value, above):
 
 
 @pytest.mark.parametrize(
-  "value", [-1, 0.0, np.nan, np.inf, 10**400, "a", None, np.array([1.0, -1.0])]
+  "value",
+  [-1, 0.0, np.nan, np.inf, 10**400, "a", "1", None, np.array([1.0, -1.0])],
 )
 def test_numbers_that_do_not_fit(value):
   with pytest.raises(ValueError, match="width must be a finite number above 0"):

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+from effjax import arguments
 from effjax import tree as trees
 
 _NAMES = ("wl16", "default", "df", "spa_only", "lora_only")
@@ -77,26 +78,24 @@ def agenda(
       while it goes on, then trains both parts; "default" or "df" is "wl0";
       "spa_only" gathers, then trains the sparse part; "lora_only".
     density: Share of the weights in the sparse part, 0 for "lora_only" alone.
-    gradient_batches: Steps that gather gradients.
+    gradient_batches: Steps that gather gradients, 1 or more.
     masks_loaded: Whether there are masks already; then none gather.
 
   Returns:
     The agenda.
 
   Raises:
-    ValueError: If the name is unknown or does not go with the density.
+    ValueError: If a number is out of range, or the name is unknown or does not
+      go with the density.
 
   >>> steps = agenda("wl2", density=0.01)
   >>> [steps.text(t) for t in (0, 2, 3)]
   ['lora', 'lora+grad_collection', 'lora+spa']
   """
-  if not 0 <= density <= 1:
+  arguments.finite("density", density, 0)
+  if density > 1:
     raise ValueError(f"density {density} is outside [0, 1]")
-  if gradient_batches < 1:
-    raise ValueError(
-      f"gradient_batches={gradient_batches} must be at least 1; masks that are"
-      " there already are masks_loaded=True"
-    )
+  gradient_batches = arguments.whole("gradient_batches", gradient_batches)
   warm = re.fullmatch(r"wl(\d+)", "wl0" if name in ("default", "df") else name)
   if warm is None and name not in _NAMES:
     raise ValueError(

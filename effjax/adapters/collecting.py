@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from effjax import arguments
 from effjax import tree as trees
 from effjax.adapters.base import Tree, widen
 
@@ -57,7 +59,8 @@ def collect(
     The running mean; its `mean` goes to `sparse_masks`.
 
   Raises:
-    ValueError: If the mode is unknown or the batch cannot be divided.
+    ValueError: If the mode is unknown, `micro_batch` no whole number above 0 or
+      the batch cannot be divided.
 
   >>> loss = lambda w, x: jnp.sum(w * x)
   >>> x = jnp.array([[[1.0, 2.0]], [[3.0, 0.0]]])
@@ -69,9 +72,10 @@ def collect(
       f"there is no mode {mode!r}; choose one of"
       f" {', '.join(trees.nearest(mode, MODES))}"
     )
-  counts = {x.shape[0] for x in jax.tree.leaves(batch)}
-  if len(counts) != 1 or micro_batch < 1 or counts.pop() % micro_batch:
-    shapes = [x.shape for x in jax.tree.leaves(batch)]
+  micro_batch = arguments.whole("micro_batch", micro_batch)
+  shapes = [np.shape(x) for x in jax.tree.leaves(batch)]
+  counts = {shape[:1] for shape in shapes}
+  if len(counts) != 1 or () in counts or counts.pop()[0] % micro_batch:
     raise ValueError(
       f"the batch has arrays of shapes {shapes}; all must begin with the same"
       f" number, a multiple of micro_batch={micro_batch}"

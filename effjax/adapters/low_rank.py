@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from effjax import arguments
 from effjax import tree as trees
 from effjax.adapters import layouts
 from effjax.adapters.base import (
@@ -177,15 +178,16 @@ class _LowRank:
         f"there is no initialisation {self.initial!r}; choose one of"
         f" {', '.join(trees.nearest(self.initial, INITIAL))}"
       )
-    for pattern, number in _rules(self.rank):
-      if number is not None and (type(number) is not int or number < 1):
-        raise ValueError(
-          f"the rank {number!r} of {pattern!r} is not a whole number above 0"
-          " (None leaves kernels as they are)"
-        )
+    # NumPy's integers become Python's, which mix with any floating type.
+    ranks = [
+      (pattern, n if n is None else arguments.whole(f"rank of {pattern!r}", n))
+      for pattern, n in _rules(self.rank)
+    ]
+    ruled = isinstance(self.rank, list | tuple)
+    object.__setattr__(self, "rank", ranks if ruled else ranks[0][1])
     for pattern, number in _rules(self.alpha):
-      if number is not None and not number > 0:
-        raise ValueError(f"alpha {number!r} of {pattern!r} is not above 0")
+      if number is not None:
+        arguments.finite(f"alpha of {pattern!r}", number, 0, above=True)
 
   @property
   def roles(self) -> tuple[str, ...]:

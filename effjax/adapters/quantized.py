@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
 from effjax import tree as trees
 from effjax.adapters import layouts
 
@@ -150,8 +151,12 @@ def quantize(
       f"there is no kind of quantisation {kind!r}; choose one of"
       f" {', '.join(trees.nearest(kind, KINDS))}"
     )
-  if block is not None and (block < 2 or block % 2):
-    raise ValueError(f"block={block} must be an even number of weights, say 64")
+  if block is not None:
+    block = arguments.whole("block", block, 2)
+    if block % 2:
+      raise ValueError(
+        f"block={block} must be an even number of weights, say 64"
+      )
   chosen = trees.select(params, where)
   names = trees.names(params)
 
@@ -196,7 +201,8 @@ def dense_value(leaf: Any) -> Any:
     return leaf
   if leaf.kind == "nf4":
     pairs = jnp.stack([leaf.codes >> 4, leaf.codes & 15], axis=-1)
-    levels = jnp.asarray(LEVELS)[pairs.reshape(leaf.codes.shape[0], -1)]
+    blocks, half = leaf.codes.shape
+    levels = jnp.asarray(LEVELS)[pairs.reshape(blocks, 2 * half)]
     values = levels * _scales(leaf)
   else:
     values = leaf.codes.astype(jnp.float32) * leaf.scales

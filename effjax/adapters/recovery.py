@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from effjax import arguments
 from effjax import tree as trees
 from effjax.adapters import layouts
 from effjax.adapters.base import Flat, key_of, widen
 from effjax.adapters.factored import parts
 from effjax.adapters.low_rank import Alpha, Rank, leading, lora
-from effjax.adapters.quantized import dense_value, quantize
+from effjax.adapters.quantized import dense_value, is_quantized, quantize
 
 Tree = Any
 
@@ -54,7 +55,8 @@ def loftq(
     The tree with quantised kernels, and theta of `lora` with the same options.
 
   Raises:
-    ValueError: If `iterations` is below 1, or as `lora` and `quantize` do.
+    ValueError: If `iterations` is below 1 or a leaf is quantised already, or as
+      `lora` and `quantize` do.
 
   >>> params = {"kernel": jax.random.normal(jax.random.key(0), (64, 64))}
   >>> base, theta = loftq(params, 8)
@@ -63,9 +65,11 @@ def loftq(
   >>> bool(jnp.linalg.norm(near) < 0.9 * jnp.linalg.norm(lost))
   True
   """
-  if not isinstance(iterations, int) or iterations < 1:
+  iterations = arguments.whole("iterations", iterations)
+  if any(map(is_quantized, jax.tree.leaves(params, is_leaf=is_quantized))):
     raise ValueError(
-      f"iterations must be a whole number from 1 on, got {iterations!r}"
+      "params must be floating kernels, got quantised ones, of which what was"
+      " lost is not known"
     )
   adapter = lora(
     rank,

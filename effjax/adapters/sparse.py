@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
 from effjax import tree as trees
 from effjax.adapters import layouts
 from effjax.adapters.base import (
@@ -216,6 +217,7 @@ def sparse_masks(
   masking.check_convention(convention)
   if scope not in ("layer", "global"):
     raise ValueError(f"scope={scope!r} is neither 'layer' nor 'global'")
+  arguments.finite("density", density, 0)
   if not 0 < density <= 1:
     raise ValueError(
       f"density {density} is outside (0, 1], the share of weights to train; an"
@@ -247,12 +249,12 @@ def sparse_masks(
 
 def _count(size: int, name: str, *, density: float, convention: str) -> int:
   """Count the places of a kernel on the host."""
-  density = float(density)
   if convention == "exact":
-    # The decimal number that was written, not its neighbour in binary.
-    count = int(fractions.Fraction(repr(density)) * size)
+    # The decimal number that was written, not its neighbour in binary, which
+    # for a float32 would be another one in float64.
+    count = int(fractions.Fraction(str(density)) * size)
   else:
-    count = int(density * size)
+    count = int(float(density) * size)
   if not count:
     raise ValueError(
       f"density {density} leaves none of the {size} weights of {name}; it takes"
@@ -266,6 +268,10 @@ def _count(size: int, name: str, *, density: float, convention: str) -> int:
 def _check_mask(name: str, leaf: Any, mask: Any) -> None:
   if not trees.is_floating(leaf):
     raise ValueError(f"{name!r} has a mask and is no floating array")
+  if not trees.is_array(mask):
+    raise ValueError(
+      f"the mask of {name!r} must be an array, got {type(mask).__name__}"
+    )
   if np.shape(mask) != leaf.shape:
     raise ValueError(
       f"the mask of {name!r} has shape {np.shape(mask)}, the leaf {leaf.shape}"

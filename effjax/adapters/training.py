@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from effjax import arguments
 from effjax import tree as trees
 from effjax.adapters.base import Tree, path_and_role, shapes_of
 
@@ -46,7 +47,7 @@ def lora_plus(ratio: float) -> optax.GradientTransformation:
     The transformation of updates of theta.
 
   Raises:
-    ValueError: If the ratio is less than 1.
+    ValueError: If the ratio is less than 1 or not finite.
 
   >>> theta = {"w/lora_a": jnp.ones(1), "w/lora_b": jnp.ones(1)}
   >>> link = lora_plus(16)
@@ -54,8 +55,7 @@ def lora_plus(ratio: float) -> optax.GradientTransformation:
   >>> {key: x.tolist() for key, x in updates.items()}
   {'w/lora_a': [1.0], 'w/lora_b': [16.0]}
   """
-  if not ratio >= 1:
-    raise ValueError(f"ratio {ratio} of LoRA+ must be at least 1, usually 16")
+  arguments.finite("ratio", ratio, 1)
 
   def update_fn(updates: Any, params: Any = None) -> Any:
     del params

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from effjax import arguments
 from effjax.data import batches, world_rules
 
 # Facts of subjects and objects, of subjects and nested objects, of objects and
@@ -127,6 +128,10 @@ def make_world(
   sizes = {"subjects": subjects, "relations": relations, "objects": objects}
   for name, value in sizes.items():
     world_rules.check_count(name, value)
+  shares = {"minority": minority, "minority_share": minority_share}
+  shares |= {} if correlation is None else {"correlation": correlation}
+  for name, value in shares.items():
+    arguments.finite(name, value, 0)
   world_rules.check_correlation(
     correlation, binarised, relations, objects, minority
   )
@@ -141,19 +146,14 @@ def make_world(
   )
   table = draw("object").integers(0, objects, (subjects, relations), np.int32)
   if correlation is not None:
-    first, second = _pair(
+    table[:, 0], table[:, 1] = _pair(
       draw("pair"), table[:, 0], objects, correlation, binarised, convention
     )
-    table[:, 0], table[:, 1] = first, second
   nest = None
   if nested_objects:
-    nest = np.tile(
-      np.repeat(np.arange(nested_objects, dtype=np.int32), objects)[
-        ::nested_objects
-      ],
-      (relations, 1),
-    )
-    nest = draw("nest").permuted(nest, axis=1)
+    nest = np.arange(nested_objects, dtype=np.int32)
+    nest = np.repeat(nest, objects // nested_objects)
+    nest = draw("nest").permuted(np.tile(nest, (relations, 1)), axis=1)
   return World(
     object=table,
     objects=objects,
@@ -216,6 +216,7 @@ def world_from_graph(
     ValueError: If a fact is missing, stands there twice or is out of range, an
       object has two nested objects, or a dissenting object is impossible.
   """
+  arguments.finite("minority_share", minority_share, 0)
   edges = world_rules.check_edges(edges)
   subjects, relations = (int(x) + 1 for x in edges[:, :2].max(axis=0))
   order = np.lexsort((edges[:, 1], edges[:, 0]))
@@ -230,9 +231,8 @@ def world_from_graph(
       f" which {len(twice)} facts stand there more than once"
       + (f", such as {twice[0].tolist()}" if len(twice) else "")
     )
-  shape = (subjects, relations)
   table, minority, nested = (
-    edges[:, i].reshape(shape).astype(np.int32) for i in (2, 3, 4)
+    edges[:, i].reshape(subjects, -1).astype(np.int32) for i in (2, 3, 4)
   )
   objects = _number("objects", objects, [table, minority])
   found = nested.max() >= 0
@@ -352,7 +352,8 @@ def _pair(generator, first, objects, correlation, binarised, convention):
 
 
 def _dissent(generator, table, objects, share):
-  count = int(share * table.size)
+  # Other orders are rounded to other counts: 27 of 180 by 5 at a share of 0.03.
+  count = int(share * table.shape[0] * table.shape[1])
   if not count:
     return None
   chosen = generator.choice(table.size, count, replace=False, shuffle=False)
@@ -377,7 +378,7 @@ def _frequency(generator, subjects, kind, exponent):
 
 def _number(name, given, tables):
   largest = max(int(table.max()) for table in tables)
-  if given is not None and given <= largest:
+  if given is not None and arguments.whole(name, given, 0) <= largest:
     raise ValueError(
       f"{name}={given}, but the graph has number {largest}; it must be at least"
       f" {largest + 1}"

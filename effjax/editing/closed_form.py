@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from effjax import arguments
 from effjax.editing.solving import (
-  check_layers,
   compiled,
   damped,
   demand,
@@ -101,6 +101,11 @@ def rome(
       f" {asked.shape} and {v.shape}; memit and emmet take several"
     )
   w, c, asked, v = operands(w, c, asked, v)
+  # The key in u need not be the one that is asked for.
+  demand(
+    jnp.all(jnp.isfinite(spread)),
+    "the keys of an edit must be finite: NaN or infinity",
+  )
   damping = not_negative("damping", damping, w.dtype)
   delta, good, met = _rome(w, c, asked[:, 0], spread, v[:, 0], damping)
   demand(good, singular(c))
@@ -148,7 +153,7 @@ def memit(
       is singular or not finite.
   """
   w, c, keys, values = operands(w, c, keys, values)
-  check_layers(layers)
+  layers = arguments.whole("layers", layers)
   lam = not_negative("lam", lam, w.dtype)
   damping = not_negative("damping", damping, w.dtype)
   delta, good = _memit(w, c, keys, values, lam, layers, damping)
@@ -234,9 +239,8 @@ def alphaedit(
   if given is None:
     raise ValueError("alphaedit needs c, or the projection made of it")
   w, given, keys, values = operands(w, given, keys, values)
-  check_layers(layers)
-  if not isinstance(ridge, jax.core.Tracer) and not ridge > 0:
-    raise ValueError(f"the ridge must be above 0, got {ridge}")
+  layers = arguments.whole("layers", layers)
+  arguments.finite("ridge", ridge, 0, above=True)
   if projection is None:
     given = null_space(given, threshold)
   known = keys
@@ -311,7 +315,9 @@ def _rome(w, c, asked, spread, v, damping):
   u = u / jnp.linalg.norm(u)
   reach = product(asked, u)
   right = (v - product(w, asked)) / reach
-  return right[:, None] * u[None, :], good, (jnp.abs(reach) > 0) | ~good
+  # What rounding alone makes of orthogonal vectors; u has length 1.
+  least = 4 * jnp.finfo(w.dtype).eps * jnp.linalg.norm(asked)
+  return right[:, None] * u[None, :], good, (jnp.abs(reach) > least) | ~good
 
 
 @compiled

@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from effjax import arguments
+from effjax.editing.solving import demand
+
 Array = jax.Array
 
 _MARGIN = 1e-5  # by which the older of two radii that meet is the smaller
@@ -69,13 +72,15 @@ def empty_codebook(
     The codebook.
 
   Raises:
-    ValueError: If there is no room.
+    ValueError: If there is no room, or a size is no whole number above 0.
 
   >>> empty_codebook(4, 2, 3).values.shape
   (4, 3)
   """
-  if capacity < 1:
-    raise ValueError(f"capacity must be 1 or more, got {capacity}")
+  sizes = {"capacity": capacity, "inputs": inputs, "outputs": outputs}
+  capacity, inputs, outputs = (
+    arguments.whole(name, size) for name, size in sizes.items()
+  )
   return Codebook(
     jnp.zeros((capacity, inputs), dtype),
     jnp.zeros((capacity, outputs), dtype),
@@ -133,8 +138,9 @@ def insert(
     The book, the entry, and whether it is new.
 
   Raises:
-    ValueError: If the shapes do not fit, the radius is negative, or the book is
-      full (under jit it is returned as it is, with index -1).
+    ValueError: If the shapes do not fit, the radius is negative, a number is
+      not finite, or the book is full (under jit it is returned as it is, with
+      index -1).
   """
   key, value = (jnp.asarray(x).astype(book.keys.dtype) for x in (key, value))
   if key.shape != book.keys.shape[1:] or value.shape != book.values.shape[1:]:
@@ -142,8 +148,10 @@ def insert(
       f"key {key.shape} and value {value.shape} do not fit keys"
       f" {book.keys.shape} and values {book.values.shape}"
     )
-  if not isinstance(radius, jax.core.Tracer) and not radius >= 0:
-    raise ValueError(f"the radius must be 0 or more, got {radius}")
+  for name, x in (("key", key), ("value", value)):
+    good = jnp.all(jnp.isfinite(x))
+    demand(good, f"the {name} of an entry must be finite: NaN or infinity")
+  arguments.finite("radius", radius, 0)
   label = jnp.asarray(label).astype(jnp.int32)
   radius = jnp.asarray(radius).astype(book.radii.dtype)
   done = _insert(book, key, value, label, radius)

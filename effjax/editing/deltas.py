@@ -80,11 +80,15 @@ def to_delta(
       f"{path!r} of shape {tuple(shape)} takes a matrix"
       f" {(*batch, outputs, inputs)}, got {matrix.shape}"
     )
-  if word in ("iiio", "iiiio"):
+  if word.replace("b", "") in ("iiio", "iiiio"):
     # Input channels are the slowest in the matrix, the fastest in the kernel.
-    torch = matrix.reshape(shape[-1], shape[-2], *shape[:-2])
-    order = (*range(2, len(shape)), 1, 0)
-    return {path: jnp.transpose(torch, order)}
+    stacked, (*space, channel), out = (
+      [axis for axis, letter in enumerate(word) if letter == group]
+      for group in "bio"
+    )
+    order = (*stacked, *out, channel, *space)
+    torch = matrix.reshape([shape[axis] for axis in order])
+    return {path: jnp.moveaxis(torch, range(len(order)), order)}
   kernel = layouts.from_matrix(jnp.swapaxes(matrix, -1, -2), word, shape)
   return {path: kernel}
 
@@ -140,7 +144,8 @@ def add(params: Tree, delta: Mapping[str, Array], scale: Any = 1.0) -> Tree:
     Parameters of the same structure and types.
 
   Raises:
-    ValueError: If a path is not one of the parameters, or a shape another.
+    ValueError: If a path is not one of the parameters, a shape another, or the
+      scale no number.
 
   >>> add({"b": jnp.ones(1)}, {"b": jnp.ones(1)}, -1.0)["b"].tolist()
   [0.0]
@@ -163,8 +168,10 @@ def apply(
     without copying them.
 
   Raises:
-    ValueError: If a path is not one of the parameters, or a shape another.
+    ValueError: If a path is not one of the parameters, a shape another, or the
+      scale no number.
   """
+  scale = _number("scale", scale)
   named = _named(params)
   _check_paths(delta, [name for name, _ in named])
   before = {name: leaf for name, leaf in named if name in delta}
@@ -178,7 +185,7 @@ def apply(
         f" {getattr(leaf, 'shape', '')}"
       )
     wide = _wide(leaf, change)
-    step = jnp.asarray(scale).astype(wide) * change.astype(wide)
+    step = scale.astype(wide) * change.astype(wide)
     after[name] = (leaf.astype(wide) + step).astype(leaf.dtype)
   return _with(params, after), Record(before, after)
 
@@ -227,14 +234,26 @@ def scaled(delta: Mapping[str, Array], factor: Any) -> Delta:
     factor: A number or traced.
 
   Returns:
-    The delta.
+    The delta, of the same types; each number is rounded once.
+
+  Raises:
+    ValueError: If the factor is no number, or a leaf is not floating.
 
   >>> scaled({"b": jnp.ones(1)}, -2.0)["b"].tolist()
   [-2.0]
   """
-  return {
-    path: jnp.asarray(factor).astype(x.dtype) * x for path, x in delta.items()
-  }
+  factor = _number("factor", factor)
+  found: Delta = {}
+  for path, x in delta.items():
+    if not trees.is_floating(x):
+      raise ValueError(
+        f"the delta of {path!r} must be floating to be scaled, got"
+        f" {getattr(x, 'dtype', type(x).__name__)}"
+      )
+    x = jnp.asarray(x)
+    wide = _wide(x)
+    found[path] = (factor.astype(wide) * x.astype(wide)).astype(x.dtype)
+  return found
 
 
 def total(*deltas: Mapping[str, Array]) -> Delta:
@@ -259,6 +278,18 @@ def total(*deltas: Mapping[str, Array]) -> Delta:
         )
       summed[path] = summed[path] + x if path in summed else x
   return summed
+
+
+def _number(name: str, value: Any) -> Array:
+  """Check that a scale is one number, which no leaf is broadcast with."""
+  try:
+    number = jnp.asarray(value)
+  except (TypeError, ValueError):
+    number = None
+  if number is None or number.ndim:
+    given = repr(value) if number is None else f"shape {number.shape}"
+    raise ValueError(f"{name} must be a number, got {given}")
+  return number
 
 
 def _named(params: Tree) -> list[tuple[str, Any]]:

@@ -5,6 +5,7 @@ token of the subject, its value what leaves it. Both are read from a model by
 whoever has one; here they are averaged, normalised and optimised.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+
+from effjax import arguments
 
 Array = jax.Array
 
@@ -48,7 +51,8 @@ def second_moment(gram: Array, count: Any) -> Array:
     The second moment [I, I], float32 or wider, exactly symmetric.
 
   Raises:
-    ValueError: If the matrix is not square or the count not positive.
+    ValueError: If the matrix is not square, or the count not finite and above
+      0.
 
   >>> second_moment(jnp.array([[4.0]]), 2).tolist()
   [[2.0]]
@@ -56,8 +60,7 @@ def second_moment(gram: Array, count: Any) -> Array:
   gram = _wide(gram)
   if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
     raise ValueError(f"a Gram matrix is [I, I], got shape {gram.shape}")
-  if not isinstance(count, jax.core.Tracer) and not count > 0:
-    raise ValueError(f"the number of keys must be positive, got {count}")
+  arguments.finite("the number of keys", count, 0, above=True)
   return 0.5 * (gram + gram.T) / jnp.asarray(count).astype(gram.dtype)
 
 
@@ -124,14 +127,15 @@ def optimize_value(
     learning_rate: Of Adam.
     weight_decay: What the length of d weighs.
     kl: What the divergence weighs.
-    clamp: Longest d, in lengths of v0.
+    clamp: Longest d, in lengths of v0; infinity for any.
     stop: The total that is good enough.
 
   Returns:
     The value. If a loss is not finite the search ends there.
 
   Raises:
-    ValueError: If v0 is no vector or zero, or nothing may be evaluated.
+    ValueError: If v0 is no vector or zero, nothing may be evaluated, or the
+      clamp is negative or NaN.
 
   >>> wanted = jnp.array([1.0, 2.0])
   >>> found = optimize_value(
@@ -143,8 +147,9 @@ def optimize_value(
   v0 = _wide(v0)
   if v0.ndim != 1:
     raise ValueError(f"a value is a vector [O], got shape {v0.shape}")
-  if evaluations < 1:
-    raise ValueError(f"evaluations must be 1 or more, got {evaluations}")
+  evaluations = arguments.whole("evaluations", evaluations)
+  if not (isinstance(clamp, float) and clamp == math.inf):
+    arguments.finite("clamp", clamp, 0)
   length = jnp.linalg.norm(v0)
   if not isinstance(length, jax.core.Tracer) and not length > 0:
     raise ValueError(

@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
+
+from effjax import arguments
 
 Array = jax.Array
 
@@ -83,27 +84,9 @@ def operands(w: Any, c: Any, keys: Any, values: Any) -> tuple[Array, ...]:
   return found
 
 
-def check_layers(layers: int) -> None:
-  """Reject a number of layers that leaves none.
-
-  Args:
-    layers: How many layers are still to be edited.
-
-  Raises:
-    ValueError: If it is no whole number of at least 1.
-  """
-  if not isinstance(layers, int | np.integer) or layers < 1:
-    raise ValueError(
-      "layers is how many are still to be edited, a whole number of at least 1,"
-      f" as this one is; got {layers}"
-    )
-
-
 def not_negative(name: str, value: Any, dtype: Any) -> Array:
   """Return a number of that type, which must not be negative unless traced."""
-  if not isinstance(value, jax.core.Tracer) and not value >= 0:
-    raise ValueError(f"{name} must be 0 or more, got {value}")
-  return jnp.asarray(value).astype(dtype)
+  return jnp.asarray(arguments.finite(name, value, 0)).astype(dtype)
 
 
 def demand(good: Array, message: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from effjax import arguments
 from effjax.adapters import layouts
 from effjax.editing.solving import compiled
 
@@ -80,10 +81,11 @@ def project(
     The delta, of the same types.
 
   Raises:
-    ValueError: If the rank is negative or the axes of a kernel are not known.
+    ValueError: If the rank is no whole number of 0 or more, or the axes of a
+      kernel are not known.
   """
-  if not isinstance(rank, jax.core.Tracer) and rank < 0:
-    raise ValueError(f"the rank must be 0 or more, got {rank}")
+  if not isinstance(rank, jax.core.Tracer):
+    rank = arguments.whole("rank", rank, 0)
   projected = {}
   for path, x in delta.items():
     if x.ndim < 2:
@@ -106,7 +108,7 @@ def spectra(
 
   Returns:
     A `Spectrum` by path; its ranks are 0 and its stable and effective ranks
-    NaN where the change is zero.
+    NaN where the change is zero, or has no weights.
   """
   return {
     path: _spectrum(_matrix(path, x, layout)[0]) for path, x in delta.items()
@@ -156,21 +158,21 @@ def compare(
   Args:
     a: A delta.
     b: Another one.
-    rank: Singular vectors that span the spaces compared, R.
+    rank: Singular vectors that span the spaces compared, R; a matrix that has
+      fewer, such as a vector, is compared in those.
     layout: How the axes of a kernel form a matrix.
 
   Returns:
     A `Comparison` for each path that both have.
 
   Raises:
-    ValueError: If the deltas share no path, shapes differ, or the rank is
-      below 1.
+    ValueError: If the deltas share no path, shapes differ, or the rank is no
+      whole number above 0.
   """
   shared = [path for path in a if path in b]
   if not shared:
     raise ValueError("the deltas have no path in common")
-  if rank < 1:
-    raise ValueError(f"the rank must be 1 or more, got {rank}")
+  rank = arguments.whole("rank", rank)
   found: dict[str, Comparison] = {}
   for path in shared:
     x, y = a[path], b[path]
@@ -179,11 +181,6 @@ def compare(
         f"the deltas of {path!r} have shapes {x.shape} and {y.shape}"
       )
     matrices = [_matrix(path, z, layout)[0] for z in (x, y)]
-    if rank > min(matrices[0].shape[-2:]):
-      raise ValueError(
-        f"rank={rank} is more than {path!r} has: its matrix is"
-        f" {matrices[0].shape[-2:]}"
-      )
     found[path] = _stacked(*matrices, rank)
   return found
 
@@ -225,7 +222,8 @@ def _truncated(matrix, rank):
 def _spectrum(matrix):
   s = jnp.linalg.svd(matrix, compute_uv=False)
   frobenius = jnp.sqrt(jnp.sum(s**2, axis=-1))
-  spectral, nuclear = s[..., 0], jnp.sum(s, axis=-1)
+  # The first, or 0 where there is none.
+  spectral, nuclear = jnp.sum(s[..., :1], axis=-1), jnp.sum(s, axis=-1)
   share = s / nuclear[..., None]
   logs = jnp.log(jnp.where(share > 0, share, 1.0))
   entropy = -jnp.sum(share * logs, axis=-1)
@@ -234,7 +232,7 @@ def _spectrum(matrix):
     spectral,
     nuclear,
     (frobenius / spectral) ** 2,
-    jnp.exp(entropy),
+    jnp.where(nuclear > 0, jnp.exp(entropy), jnp.nan),
     jnp.sum(_counted(s, matrix.shape), axis=-1, dtype=jnp.int32),
   )
 
@@ -255,7 +253,9 @@ def _compared(a: Array, b: Array, rank: int) -> Comparison:
   for matrix in (a, b):
     u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
     live = _counted(s, matrix.shape)[:rank]
-    spaces.append([jnp.where(live, x[:, :rank], 0.0) for x in (u, vt.T)])
+    first = (jnp.where(live, x[:, :rank], 0.0) for x in (u, vt.T))
+    missing = (0, rank - live.shape[0])
+    spaces.append([jnp.pad(x, ((0, 0), missing)) for x in first])
     ranks.append(jnp.sum(live, dtype=jnp.int32))
   common = jnp.minimum(*ranks)
   (inputs, outputs) = (

@@ -4,9 +4,10 @@ Logits are [B, T, V] and labels [B, T]; the logits at t predict the label at
 t + 1. Labels of -100 (any negative number) are ignored, and so is the one at
 position 0, which nothing predicts. N is the loss of a text, the sum of its
 tokens', |x| the number of its labels. A text without labels is padding: it is
-left out of every mean; a batch of nothing else gives NaN. The reference model
-is the one before unlearning, and gets no gradients. Statistics are float32 or
-wider, and losses finite however sure the model is.
+left out of every mean; a batch of nothing else gives NaN. What is not counted
+may be anything, NaN included; a NaN that is counted stays one. The reference
+model is the one before unlearning, and gets no gradients. Statistics are
+float32 or wider, and losses finite however sure the model is.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+
+from effjax import arguments
+from effjax.editing.token_losses import (
+  checked,
+  fixed,
+  gained,
+  mean,
+  mean_of_texts,
+  preference,
+  token_losses,
+  wide,
+)
 
 Array = jax.Array
 
@@ -43,8 +55,8 @@ def nll(logits: Array, labels: Array) -> Array:
   Returns:
     The mean negative log-likelihood [].
   """
-  losses, counted = _token_losses(logits, labels)
-  return _mean(losses, counted)
+  losses, counted = token_losses(logits, labels)
+  return mean(losses, counted)
 
 
 def gradient_ascent(logits: Array, labels: Array) -> Array:
@@ -106,15 +118,21 @@ def kl(
   Raises:
     ValueError: If shapes do not fit, or the mask is not bool.
   """
-  reference = jax.nn.log_softmax(_wide(_fixed(reference_logits, logits)))
-  current = jax.nn.log_softmax(_wide(logits))
-  p = jnp.exp(reference)
-  rows = jnp.sum(jnp.where(p > 0, p * (reference - current), 0.0), axis=-1)
-  mask = jnp.ones(rows.shape, bool) if mask is None else jnp.asarray(mask)
-  if (mask.shape, mask.dtype) != (rows.shape, jnp.bool_):
+  logits = jnp.asarray(logits)
+  reference_logits = fixed(reference_logits, logits)
+  shape = logits.shape[:-1]
+  mask = jnp.ones(shape, bool) if mask is None else jnp.asarray(mask)
+  if (mask.shape, mask.dtype) != (shape, jnp.bool_):
     given = f"{mask.dtype} {mask.shape}"
-    raise ValueError(f"the mask must be bool {rows.shape}, got {given}")
-  return _mean(rows, mask)
+    raise ValueError(f"the mask must be bool {shape}, got {given}")
+  reference, current = (
+    jax.nn.log_softmax(jnp.where(mask[..., None], wide(x), 0.0))
+    for x in (reference_logits, logits)
+  )
+  p = jnp.exp(reference)
+  # Not p > 0, which a NaN is not either.
+  rows = jnp.where(p == 0, 0.0, p * (reference - current))
+  return mean(jnp.sum(rows, axis=-1), mask)
 
 
 def npo(
@@ -131,14 +149,16 @@ def npo(
     logits: [B, T, V].
     reference_logits: [B, T, V].
     labels: [B, T].
-    beta: How soon it fades, b.
+    beta: How soon it fades, b, above 0.
 
   Returns:
     The forget term [].
+
+  Raises:
+    ValueError: If shapes do not fit, a label is none, or beta is not above 0.
   """
-  answers = Answers(logits, reference_logits, labels)
-  gained, labelled = _gained(answers)
-  return _preference(gained, labelled, beta)
+  more, labelled = gained(logits, reference_logits, labels)
+  return preference(more, labelled, beta)
 
 
 def simnpo(
@@ -152,16 +172,19 @@ def simnpo(
   Args:
     logits: [B, T, V].
     labels: [B, T].
-    beta: How soon it fades, b.
+    beta: How soon it fades, b, above 0.
     delta: Margin of the reward, d.
 
   Returns:
     The forget term [].
+
+  Raises:
+    ValueError: If shapes do not fit, a label is none, or beta is not above 0.
   """
-  losses, counted = _token_losses(logits, labels)
+  losses, counted = token_losses(logits, labels)
   number = jnp.sum(counted, axis=-1).astype(losses.dtype)
   each = jnp.sum(losses, axis=-1) / jnp.maximum(number, 1.0)
-  return _preference(each - delta, number > 0, beta)
+  return preference(each - delta, number > 0, beta)
 
 
 def dpo(
@@ -175,18 +198,18 @@ def dpo(
   Args:
     win: (logits, reference_logits, labels) of the answers to prefer.
     lose: The same of those to forget, in the same order.
-    beta: How soon it fades, b.
+    beta: How soon it fades, b, above 0.
 
   Returns:
     The forget term [].
 
   Raises:
-    ValueError: If there are not as many of both, or shapes do not fit.
+    ValueError: If there are not as many of both, or as for `npo`.
   """
-  (won, some), (lost, others) = (_gained(Answers(*x)) for x in (win, lose))
+  (won, some), (lost, others) = (gained(*Answers(*x)) for x in (win, lose))
   if won.shape != lost.shape:
     raise ValueError(f"{len(won)} answers to prefer, {len(lost)} to forget")
-  return _preference(lost - won, some & others, beta)
+  return preference(lost - won, some & others, beta)
 
 
 def rmu(
@@ -206,10 +229,18 @@ def rmu(
 
   Returns:
     The forget term [].
+
+  Raises:
+    ValueError: If shapes do not fit.
   """
+  activations, direction = map(jnp.asarray, (activations, direction))
+  if direction.shape != activations.shape[-1:]:
+    raise ValueError(
+      f"the direction must be [D] = {list(activations.shape[-1:])}, got shape"
+      f" {direction.shape}"
+    )
   target = jax.lax.stop_gradient(direction) * scale
-  target = jnp.broadcast_to(target, activations.shape[-1:])[None, None, :]
-  return _distance(activations, target, labels)
+  return mean_of_texts(activations, target[None, None, :], labels)
 
 
 def rmu_direction(key: Array, width: int, dtype: Any = jnp.float32) -> Array:
@@ -222,7 +253,11 @@ def rmu_direction(key: Array, width: int, dtype: Any = jnp.float32) -> Array:
 
   Returns:
     The direction [D].
+
+  Raises:
+    ValueError: If the width is no whole number above 0.
   """
+  width = arguments.whole("width", width)
   direction = jax.random.uniform(key, (width,), dtype)
   return direction / jnp.linalg.norm(direction)
 
@@ -240,7 +275,8 @@ def activation_distance(
   Returns:
     The mean over texts of the mean squared distance of a labelled position [].
   """
-  return _distance(activations, _fixed(reference, activations), labels)
+  activations = jnp.asarray(activations)
+  return mean_of_texts(activations, fixed(reference, activations), labels)
 
 
 def undial(
@@ -255,18 +291,29 @@ def undial(
     logits: [B, T, V].
     reference_logits: [B, T, V].
     labels: [B, T].
-    beta: By how much the label's logit is lowered, b.
+    beta: By how much the label's logit is lowered, b, 0 or more.
 
   Returns:
     The forget term [].
+
+  Raises:
+    ValueError: If shapes do not fit, a label is none, or beta is below 0.
   """
-  reference = _wide(_fixed(reference_logits, logits))[:, :-1]
-  current = jax.nn.log_softmax(_wide(logits))[:, :-1]
-  labels = _checked(logits, labels)[:, 1:]
-  hit = jax.nn.one_hot(labels, logits.shape[-1], dtype=reference.dtype)
+  arguments.finite("beta", beta, 0)
+  logits, labels = checked(logits, labels)
+  size = logits.shape[-1]
+  counted = labels >= 0
+  reference, current = (
+    jnp.where(counted[..., None], wide(x)[:, :-1], 0.0)
+    for x in (fixed(reference_logits, logits), logits)
+  )
+  hit = jax.nn.one_hot(labels, size, dtype=reference.dtype)
+  # A label that there is not gives NaN, as in the other losses.
+  hit = jnp.where(labels[..., None] < size, hit, jnp.nan)
   teacher = jax.nn.softmax(reference - beta * hit)
-  rows = jnp.where(teacher > 0, teacher * current, 0.0)
-  return _mean(-jnp.sum(rows, axis=-1), labels >= 0)
+  # Not teacher > 0, which a NaN is not either.
+  rows = jnp.where(teacher == 0, 0.0, teacher * jax.nn.log_softmax(current))
+  return mean(-jnp.sum(rows, axis=-1), counted)
 
 
 def wga(logits: Array, labels: Array, *, beta: Any = 1.0) -> Array:
@@ -277,11 +324,15 @@ def wga(logits: Array, labels: Array, *, beta: Any = 1.0) -> Array:
   Args:
     logits: [B, T, V].
     labels: [B, T].
-    beta: Power of the probability, b.
+    beta: Power of the probability, b, 0 or more.
 
   Returns:
     The forget term [].
+
+  Raises:
+    ValueError: If shapes do not fit, a label is none, or beta is below 0.
   """
+  arguments.finite("beta", beta, 0)
   return satimp(logits, labels, beta1=beta, beta2=0.0)
 
 
@@ -296,17 +347,24 @@ def satimp(
   Args:
     logits: [B, T, V].
     labels: [B, T].
-    beta1: Power of the probability, b1.
-    beta2: Power of what it lacks to 1, b2.
+    beta1: Power of the probability, b1, 0 or more.
+    beta2: Power of what it lacks to 1, b2, 0 or more.
 
   Returns:
     The forget term [].
+
+  Raises:
+    ValueError: If shapes do not fit, a label is none, or a power is below 0.
   """
-  losses, counted = _token_losses(logits, labels)
+  arguments.finite("beta1", beta1, 0)
+  arguments.finite("beta2", beta2, 0)
+  losses, counted = token_losses(logits, labels)
   # 1 - p as it is, however close p is to 1; a rounded loss may be below 0.
   rest = jnp.maximum(-jnp.expm1(-losses), 0.0)
-  weights = jnp.exp(-beta1 * losses) * rest**beta2
-  return -_mean(jax.lax.stop_gradient(weights) * losses, counted)
+  # Where p = 0 the loss is infinite: p^0 is 1 there too, and p^b l is 0.
+  power = jnp.where(jnp.asarray(beta1) == 0, 0.0, beta1 * losses)
+  weights = jax.lax.stop_gradient(jnp.exp(-power) * rest**beta2)
+  return -mean(jnp.where(weights == 0, 0.0, weights * losses), counted)
 
 
 def combine(
@@ -337,64 +395,3 @@ LOSSES: dict[str, Callable[..., Array]] = {
     *(rmu, activation_distance, undial, wga, satimp),
   )
 }
-
-
-def _wide(x: Array) -> Array:
-  return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
-
-
-def _fixed(reference: Array, like: Array) -> Array:
-  reference = jax.lax.stop_gradient(jnp.asarray(reference))
-  if reference.shape != like.shape:
-    raise ValueError(
-      f"the reference has shape {reference.shape}, the model {like.shape}"
-    )
-  return reference
-
-
-def _checked(logits: Array, labels: Array) -> Array:
-  labels = jnp.asarray(labels)
-  if logits.ndim != 3 or labels.shape != logits.shape[:2]:
-    raise ValueError(
-      f"logits must be [B, T, V] and labels [B, T], got shapes {logits.shape}"
-      f" and {labels.shape}"
-    )
-  return labels
-
-
-def _token_losses(logits: Array, labels: Array) -> tuple[Array, Array]:
-  """Return the losses of tokens [B, T - 1], and which of them count."""
-  labels = _checked(logits, labels)[:, 1:]
-  counted = labels >= 0
-  losses = optax.softmax_cross_entropy_with_integer_labels(
-    _wide(logits)[:, :-1], jnp.where(counted, labels, 0)
-  )
-  return jnp.where(counted, losses, 0.0), counted
-
-
-def _gained(answers: Answers) -> tuple[Array, Array]:
-  """Return by how much the loss of texts grew [B], and which have labels."""
-  reference = _fixed(answers.reference_logits, answers.logits)
-  now, counted = _token_losses(answers.logits, answers.labels)
-  before, _ = _token_losses(reference, answers.labels)
-  return jnp.sum(now - before, axis=-1), jnp.any(counted, axis=-1)
-
-
-def _preference(margin: Array, labelled: Array, beta: Any) -> Array:
-  return -2.0 / beta * _mean(jax.nn.log_sigmoid(beta * margin), labelled)
-
-
-def _distance(activations: Array, target: Array, labels: Array) -> Array:
-  h = _wide(activations)
-  counted = _checked(activations, labels) >= 0
-  squares = jnp.mean((h - target.astype(h.dtype)) ** 2, axis=-1)
-  squares = jnp.where(counted, squares, 0.0)
-  number = jnp.sum(counted, axis=-1).astype(h.dtype)
-  each = jnp.sum(squares, axis=-1) / jnp.maximum(number, 1.0)
-  return _mean(each, number > 0)
-
-
-def _mean(values: Array, counted: Array) -> Array:
-  """Average what counts; NaN if nothing does."""
-  number = jnp.sum(counted, dtype=jnp.int32).astype(values.dtype)
-  return jnp.sum(jnp.where(counted, values, 0.0)) / number

@@ -140,9 +140,15 @@ PARAMS = {"a": {"kernel": draw(4, 3), "bias": draw(3)}}
   ("make", "words"),
   [
     (lambda: adapters.lora(4), r"rank 4 is larger than 'a/kernel'.*at most 3"),
-    (lambda: adapters.lora(0), "rank 0"),
-    (lambda: adapters.lora(2.0), "not a whole number"),
-    (lambda: adapters.lora(2, alpha=-1), "alpha -1"),
+    (lambda: adapters.lora(0), r"rank of '\.\*' must be a whole.*got 0"),
+    (lambda: adapters.lora([("a.*", 2.0)]), r"rank of 'a\.\*' must be a whole"),
+    *(
+      (
+        lambda alpha=alpha: adapters.lora(2, alpha=alpha),
+        "alpha of .* must be a finite number above 0",
+      )
+      for alpha in (-1, 0, np.inf, np.nan, "two")
+    ),
     (lambda: adapters.lora(2, initial="pisa"), "pissa"),
     (lambda: adapters.lora(2, where=".*kernle"), "a/kernel"),
     (lambda: adapters.lora([("b.*", 2)]), "rules of rank"),
@@ -154,6 +160,26 @@ PARAMS = {"a": {"kernel": draw(4, 3), "bias": draw(3)}}
 def test_bad_input(make, words):
   with pytest.raises(ValueError, match=words):
     make().init(KEY, PARAMS)
+
+
+def test_integers_of_numpy_are_ranks():
+  masks = {"a": {"kernel": draw(4, 3) > 0, "bias": None}}
+  for given in (np.int64(2), np.int32(2), jnp.int32(2)):
+    for make in (
+      adapters.lora,
+      lambda rank: adapters.lora([(".*kernel", rank)]),
+      lambda rank: adapters.lora(rank, initial="gaussian"),
+      lambda rank: adapters.dora(rank, rank_stabilized=True),
+      lambda rank: adapters.rosa(rank, masks),
+    ):
+      found, wanted = (make(rank).init(KEY, PARAMS)[0] for rank in (given, 2))
+      assert found.keys() == wanted.keys()
+      for key, x in wanted.items():
+        np.testing.assert_array_equal(found[key], x)
+  weights = {"kernel": draw(64, 4)}
+  _, found = adapters.loftq(weights, 2, iterations=np.int64(2))
+  _, wanted = adapters.loftq(weights, 2, iterations=2)
+  np.testing.assert_array_equal(found["kernel/lora_a"], wanted["kernel/lora_a"])
 
 
 def test_unknown_axes_are_asked_for():
@@ -216,3 +242,5 @@ def test_loftq_brings_the_base_back_nearest(kind):
   assert far(again) < far(merged)
   with pytest.raises(ValueError, match="iterations must be"):
     adapters.loftq(params, 2, iterations=0)
+  with pytest.raises(ValueError, match="floating kernels, got quantised"):
+    adapters.loftq(base, rank, **options)

@@ -118,11 +118,22 @@ def test_stacked_by_vmap():
   np.testing.assert_array_equal(*work(w))
 
 
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("shape", [(0, 64), (3, 0)])
+def test_leaves_without_weights(shape, double):
+  params = {"k": jnp.zeros(shape, jnp.bfloat16)}
+  found = adapters.dequantize(adapters.quantize(params, double=double))["k"]
+  assert (found.shape, found.dtype) == (shape, jnp.bfloat16)
+
+
 def test_bad_input():
   params = {"w": draw(4, 4), "i": np.ones((2, 2), np.int32)}
   with pytest.raises(ValueError, match="nf4"):
     adapters.quantize(params, "nf5")
   with pytest.raises(ValueError, match="block=3"):
     adapters.quantize(params, block=3)
+  for block in (64.0, 0, "64"):
+    with pytest.raises(ValueError, match="block must be a whole number"):
+      adapters.quantize(params, block=block)
   with pytest.raises(ValueError, match="not floating"):
     adapters.quantize(params, where="i")

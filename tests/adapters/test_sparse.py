@@ -31,6 +31,11 @@ def test_counts_and_ties():
     for key, number in zip("ab", numbers, strict=True):
       expected = largest(grads[key].reshape(-1), number)
       np.testing.assert_array_equal(found[key].reshape(-1), expected)
+  # A float32 is the decimal number that it is written as, too.
+  for density, number in ((0.7, 70), (0.01, 1), (0.29, 29)):
+    for kind in (np.float32, jnp.float32, np.float64):
+      found = adapters.sparse_masks({"a": grads["a"]}, kind(density))
+      assert np.sum(found["a"]) == number
   found = adapters.sparse_masks(grads, 0.1, scope="global")
   flat = [
     np.concatenate([x["a"].ravel(), x["b"].ravel()]) for x in (found, grads)
@@ -135,10 +140,15 @@ def test_agendas_by_name():
     ("spa", 0.1, "spa_only"),
     ("wl", 0.1, "'wlN'"),
     ("wl16", 2, "outside"),
+    ("wl16", None, "density must be a finite number"),
+    ("wl16", "few", "density must be a finite number"),
   )
   for name, density, words in bad:
     with pytest.raises(ValueError, match=words):
       adapters.agenda(name, density=density)
+  for batches in (1.5, 0):
+    with pytest.raises(ValueError, match="gradient_batches must be a whole"):
+      adapters.agenda("wl2", density=0.1, gradient_batches=batches)
 
 
 def test_bad_input():
@@ -147,6 +157,9 @@ def test_bad_input():
     adapters.sparse_masks({"a": grads["a"]}, 0.01)
   with pytest.raises(ValueError, match="outside"):
     adapters.sparse_masks(grads, 0.0)
+  for density in (None, "few", np.nan):
+    with pytest.raises(ValueError, match="density must be a finite number"):
+      adapters.sparse_masks(grads, density)
   with pytest.raises(ValueError, match="neither 'layer' nor"):
     adapters.sparse_masks(grads, 0.1, scope="layers")
   empty = {"a": np.zeros((4, 4), bool), "b": None}
@@ -156,7 +169,15 @@ def test_bad_input():
     adapters.shira({"a": None, "b": None}).init(KEY, grads)
   with pytest.raises(ValueError, match=r"\(2, 2\), the leaf \(4, 4\)"):
     adapters.shira({"a": empty["a"][:2, :2], "b": None}).init(KEY, grads)
+  lists = {"a": empty["a"].tolist(), "b": None}
+  with pytest.raises(ValueError, match="mask of 'a' must be an array, got li"):
+    adapters.shira(lists).init(KEY, grads)
   loss = lambda p, x: jnp.sum(p["a"])
+  with pytest.raises(ValueError, match="micro_batch must be a whole number"):
+    adapters.collect(loss, grads, draw(4, 2), micro_batch=2.0)
+  for batch in (1.0, {"x": draw(4, 2), "y": np.float32(1)}):
+    with pytest.raises(ValueError, match=r"arrays of shapes .*\(\)"):
+      adapters.collect(loss, grads, batch)
   with pytest.raises(ValueError, match="micro_batch=3"):
     adapters.collect(loss, grads, draw(4, 2), micro_batch=3)
   with pytest.raises(ValueError, match="mean_squared"):
@@ -165,3 +186,9 @@ def test_bad_input():
     jax.eval_shape(
       lambda m: adapters.shira(m).init(KEY, grads["a"]), empty["a"]
     )
+
+
+@pytest.mark.parametrize("ratio", [0.5, np.inf, np.nan, None, "large"])
+def test_ratios_that_cannot_be(ratio):
+  with pytest.raises(ValueError, match="ratio must be a finite number of at"):
+    adapters.lora_plus(ratio)

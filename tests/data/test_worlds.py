@@ -112,6 +112,11 @@ def test_minorities_dissent():
     KEY, subjects=5, relations=1, objects=2, minority=1.0
   )
   np.testing.assert_array_equal(everything.minority, 1 - everything.object)
+  # int(m S R), in this order: 0.03 * 180 * 5 is less than 27 in float64.
+  some = worlds.make_world(
+    KEY, subjects=180, relations=5, objects=4, minority=0.03
+  )
+  assert np.sum(some.minority >= 0) == 26
 
 
 def test_nests_are_balanced_and_facts_are_complete():
@@ -195,14 +200,19 @@ SMALL = {"subjects": 8, "relations": 2, "objects": 6}
     ({"objects": 1, "correlation": 1.0}, "at least 2 relations and 2 obj"),
     ({"correlation": 1 / 6}, "above 0.166667, which is chance"),
     ({"correlation": 1.1}, "at most 1, got 1.1"),
-    ({"correlation": float("nan")}, "which is chance"),
+    *(
+      ({name: wrong}, f"{name} must be a finite number")
+      for name in ("correlation", "minority", "minority_share")
+      for wrong in (float("nan"), "most", -0.1)
+    ),
+    ({"minority": None}, "minority must be a finite number"),
     (
       {"correlation": 0.5, "binarised": True},
       "binarised relations must be abo",
     ),
     ({"binarised": True}, "give correlation too"),
     ({"correlation": 0.9, "minority": 0.1}, "cannot have dissenting objects"),
-    ({"minority": -0.1}, "share of the facts, from 0 to 1"),
+    ({"minority": 1.1}, "share of the facts, from 0 to 1"),
     ({"minority": 0.1, "minority_share": 0.5}, "from 0 to below 0.5, got 0.5"),
     ({"minority": 0.1, "objects": 1}, "needs a second object"),
     ({"minority": 0.1, "nested_objects": 3}, "cannot be combined"),
@@ -227,6 +237,8 @@ def test_impossible_worlds(change, message):
     ([[0, 0, 1], [0, 0, 2]], {}, "more than once, such as \\[0, 0\\]"),
     ([[0, 0, -1]], {}, "negative"),
     ([[0, 0, 5]], {"objects": 5}, "objects=5, but the graph has number 5"),
+    ([[0, 0, 5]], {"objects": 7.5}, "objects must be a whole number"),
+    ([[0, 0, 1]], {"minority_share": None}, "minority_share must be a finite"),
     ([[0, 0]], {}, "rows \\[subject, relation"),
     ([[0.0, 0.0, 1.0]], {}, "whole numbers, got float64"),
     ([[0, 0, 1]], {"nested_objects": 2}, "no edge has a nested object"),

@@ -223,10 +223,36 @@ def test_a_delta_has_derivatives(way):
 
 def test_numbers_that_cannot_be():
   w, c, key, value = np.ones((2, 3)), np.eye(3), np.eye(3)[0], np.ones(2)
-  for edit in (editing.rome, editing.emmet):
-    with pytest.raises(ValueError, match="damping must be 0 or more"):
-      edit(w, c, key, value, damping=-0.5)
-  with pytest.raises(ValueError, match="whole number"):
+  for wrong in (-0.5, None, "little", np.inf):
+    for edit in (editing.rome, editing.emmet):
+      with pytest.raises(ValueError, match="damping must be a finite number"):
+        edit(w, c, key, value, damping=wrong)
+    with pytest.raises(ValueError, match="lam must be a finite number"):
+      editing.memit(w, c, key, value, wrong)
+    with pytest.raises(ValueError, match="ridge must be a finite number"):
+      editing.alphaedit(w, 0 * c, key, value, ridge=wrong)
+  with pytest.raises(ValueError, match="layers must be a whole number"):
     editing.memit(w, c, key, value, 1.0, layers=1.5)
+  three = editing.memit(w, c, key, value, 1.0, layers=3)
+  for layers in (np.int64(3), jnp.int32(3)):
+    found = editing.memit(w, c, key, value, 1.0, layers=layers)
+    np.testing.assert_array_equal(found, three)
   small = editing.null_space(jnp.eye(3, dtype=jnp.bfloat16) * 1e-3)
   np.testing.assert_allclose(small, np.eye(3), atol=1e-6)
+
+
+def test_keys_that_meet_by_rounding_alone_are_orthogonal():
+  draw = np.random.default_rng(0).normal
+  w, v = jnp.ones((2, 8), jnp.float32), jnp.ones(2, jnp.float32)
+  for _ in range(20):
+    k, other = draw(size=(2, 8))
+    other -= k * (other @ k) / (k @ k)
+    k, other = (jnp.asarray(x, jnp.float32) for x in (k, other))
+    with pytest.raises(ValueError, match="orthogonal"):
+      editing.rome(w, jnp.eye(8), k, v, key="original", prompt_key=other)
+  near = other + 1e-5 * k
+  assert np.isfinite(
+    editing.rome(w, jnp.eye(8), k, v, key="original", prompt_key=near)
+  ).all()
+  with pytest.raises(ValueError, match="keys of an edit must be finite"):
+    editing.rome(w, jnp.eye(8), k * np.nan, v, key="original", prompt_key=k)

@@ -107,9 +107,28 @@ def test_lookup():
   ("wrong", "words"),
   [
     (lambda: editing.empty_codebook(0, 2, 2), "capacity"),
+    (lambda: editing.empty_codebook(2.5, 2, 2), "capacity must be a whole"),
+    (lambda: editing.empty_codebook(2, 2.5, 2), "inputs must be a whole"),
+    (lambda: editing.empty_codebook(2, 2, None), "outputs must be a whole"),
     (lambda: editing.lookup(book(), at(1), at(1, 1)), "fit"),
     (lambda: editing.insert(book(), at(1), FIRST, 0, radius=1.0), "fit"),
-    (lambda: editing.insert(book(), FIRST, FIRST, 0, radius=-1.0), "radius"),
+    *(
+      (
+        lambda radius=radius: editing.insert(
+          book(), FIRST, FIRST, 0, radius=radius
+        ),
+        "radius must be a finite number",
+      )
+      for radius in (-1.0, np.inf, np.nan, None, "far")
+    ),
+    (
+      lambda: editing.insert(book(), FIRST * np.nan, FIRST, 0, radius=1.0),
+      "key of an entry must be finite",
+    ),
+    (
+      lambda: editing.insert(book(), FIRST, FIRST / 0, 0, radius=1.0),
+      "value of an entry must be finite",
+    ),
   ],
 )
 def test_errors(wrong, words):

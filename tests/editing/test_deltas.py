@@ -44,6 +44,22 @@ def test_a_matrix_of_a_convolution_has_the_order_of_its_gram_matrix():
   np.testing.assert_array_equal(delta["conv/weight"], torch)
 
 
+@pytest.mark.parametrize(
+  ("word", "axis"), [("biiio", 0), ("iiiob", 4), ("boiii", 0), ("biiiio", 0)]
+)
+def test_stacked_convolutions_have_the_order_of_single_ones(word, axis):
+  single = {"biiiio": (3, 2, 2, 4, 5), "boiii": (5, 4, 3, 2)}
+  shape = single.get(word, (3, 2, 4, 5))
+  stacked = (*shape[:axis], 2, *shape[axis:])
+  size = int(np.prod(shape)) // 5
+  matrices = jnp.asarray(RNG.normal(size=(2, 5, size)), jnp.float32)
+  found = editing.to_delta("k", matrices, shape=stacked, layout=word)["k"]
+  inner = word.replace("b", "")
+  for i in range(2):
+    one = editing.to_delta("k", matrices[i], shape=shape, layout=inner)["k"]
+    np.testing.assert_array_equal(jnp.take(found, i, axis), one)
+
+
 def test_other_layouts():
   query = jnp.asarray(RNG.normal(size=(6, 2, 2)).astype(np.float32))
   delta = editing.to_delta(
@@ -107,6 +123,15 @@ def test_algebra():
   np.testing.assert_array_equal(whole["dense/bias"], np.ones(4))
 
 
+def test_scaling_rounds_once():
+  x = jnp.arange(1, 200, dtype=jnp.bfloat16)
+  for scaled in (editing.scaled, jax.jit(editing.scaled)):
+    found = scaled({"b": x}, 0.1)["b"]
+    assert found.dtype == jnp.bfloat16
+    once = (np.float32(0.1) * np.asarray(x, np.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(found, once)
+
+
 @pytest.mark.parametrize(
   ("wrong", "words"),
   [
@@ -120,6 +145,13 @@ def test_algebra():
       lambda: editing.total({"k": jnp.ones(2)}, {"k": jnp.ones(3)}),
       "shapes",
     ),
+    (
+      lambda: editing.add({"k": MATRIX}, {"k": MATRIX}, jnp.ones((3, 1, 1))),
+      r"scale must be a number, got shape \(3, 1, 1\)",
+    ),
+    (lambda: editing.add(PARAMS, {}, None), "scale must be a number, got None"),
+    (lambda: editing.scaled({"k": MATRIX}, jnp.ones(6)), "factor must be"),
+    (lambda: editing.scaled({"k": jnp.ones(2, int)}, 0.5), "floating.*int32"),
   ],
 )
 def test_errors(wrong, words):

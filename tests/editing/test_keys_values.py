@@ -23,8 +23,9 @@ def test_second_moment_of_a_stream():
   found = np.asarray(editing.second_moment(grams[0] + grams[1], 8))
   np.testing.assert_allclose(found, keys.T @ keys / 8, rtol=1e-5, atol=1e-6)
   np.testing.assert_array_equal(found, found.T)
-  with pytest.raises(ValueError, match="number of keys"):
-    editing.second_moment(grams[0], 0)
+  for count in (0, np.inf, np.nan, None):
+    with pytest.raises(ValueError, match="number of keys must be a finite"):
+      editing.second_moment(grams[0], count)
   with pytest.raises(ValueError, match=r"\[I, I\]"):
     editing.second_moment(keys, 8)
 
@@ -112,8 +113,12 @@ def test_search_ends_where_the_loss_is_not_finite():
   for v0, words in ((np.zeros(3), "length"), (np.zeros((2, 3)), "vector")):
     with pytest.raises(ValueError, match=words):
       editing.optimize_value(jnp.sum, v0)
-  with pytest.raises(ValueError, match="evaluations"):
-    editing.optimize_value(jnp.sum, V0, evaluations=0)
+  for count in (0, 2.5):
+    with pytest.raises(ValueError, match="evaluations must be a whole number"):
+      editing.optimize_value(jnp.sum, V0, evaluations=count)
+  for clamp in (-1, np.nan, None):
+    with pytest.raises(ValueError, match="clamp must be a finite number"):
+      editing.optimize_value(jnp.sum, V0, clamp=clamp)
 
 
 def test_clamp():

@@ -29,6 +29,8 @@ def test_spectra():
   nothing = editing.spectra({"k": jnp.zeros((6, 4))})["k"]
   assert int(nothing.rank) == 0
   assert np.isnan(nothing.effective_rank)
+  empty = editing.spectra({"w": jnp.zeros((0, 3))})["w"]
+  np.testing.assert_array_equal(empty, [0, 0, 0, np.nan, np.nan, 0])
 
 
 def test_projection():
@@ -97,6 +99,25 @@ def test_comparison_beyond_the_rank():
   assert np.isnan(nothing.output_overlap)
 
 
+def test_comparison_of_leaves_of_lower_rank():
+  kernel, bias = jnp.asarray(A, jnp.float32), jnp.array([3.0, 4.0])
+  a = {"kernel": kernel, "bias": bias, "none": jnp.zeros((0, 3))}
+  b = a | {"bias": jnp.array([3.0, 0.0])}
+  found = editing.compare(a, b, rank=2)
+  alone = editing.compare(a, b, rank=1)
+  for side in ("input", "output"):
+    angles = getattr(found["bias"], f"{side}_angles")
+    one = getattr(alone["bias"], f"{side}_angles")
+    np.testing.assert_array_equal(angles, [*np.asarray(one), np.nan])
+    assert np.isnan(getattr(found["none"], f"{side}_angles")).all()
+  np.testing.assert_allclose(found["bias"].output_overlap, 0.36, rtol=1e-5)
+  assert found["bias"].input_overlap == 1.0
+  np.testing.assert_allclose(found["kernel"].input_overlap, 1.0, rtol=1e-5)
+  # More than any leaf has.
+  wide = editing.compare({"x": kernel}, {"x": kernel}, rank=5)["x"]
+  assert np.isnan(wide.input_angles).tolist() == [False] * 4 + [True]
+
+
 def test_whole_deltas():
   a, b = {"x": jnp.array([3.0]), "y": jnp.array([4.0])}, {"y": jnp.ones(1)}
   assert editing.norm(a) == 5.0
@@ -109,13 +130,19 @@ def test_whole_deltas():
   [
     ({"x": A}, {"y": A}, 1, "common"),
     ({"x": A}, {"x": A.T}, 1, "shapes"),
-    ({"x": A}, {"x": A}, 5, "rank=5"),
-    ({"x": A}, {"x": A}, 0, "1 or more"),
+    ({"x": A}, {"x": A}, 0, "rank must be a whole number of at least 1"),
+    ({"x": A}, {"x": A}, 1.5, "rank must be a whole number"),
   ],
 )
 def test_errors(a, b, rank, words):
   with pytest.raises(ValueError, match=words):
     editing.compare(a, b, rank=rank)
+
+
+@pytest.mark.parametrize("rank", [2.7, np.nan, -1, None, "2"])
+def test_ranks_that_are_none(rank):
+  with pytest.raises(ValueError, match="rank must be a whole number of at le"):
+    editing.project({"k": jnp.ones((3, 3))}, rank)
 
 
 @pytest.mark.timeout(120)

@@ -185,3 +185,103 @@ def test_shapes_that_would_broadcast_are_refused():
   one = tuple(x[:1] for x in (NOW, BEFORE, OTHERS))
   with pytest.raises(ValueError, match="1 answers to prefer"):
     editing.dpo(one, (NOW, BEFORE, LABELS))
+
+
+FEW = jnp.array([[-100, 1, 2, -100, -100]])
+EVEN = jnp.zeros((1, 5, 3))
+# With a shift or without, the position before the last is not counted.
+ONE_NAN = EVEN.at[0, 3].set(jnp.nan)
+
+
+@pytest.mark.parametrize("loss", [editing.kl, editing.undial])
+def test_a_nan_that_is_counted_stays_one(loss):
+  rest = () if loss is editing.kl else (FEW,)
+  nan = jnp.full_like(EVEN, jnp.nan)
+  one = EVEN.at[0, 1, 0].set(jnp.nan)
+  for now, before in ((EVEN, nan), (nan, EVEN), (EVEN, one), (one, EVEN)):
+    assert np.isnan(loss(now, before, *rest))
+
+
+@pytest.mark.parametrize(
+  "loss",
+  [
+    lambda now: editing.nll(now, FEW),
+    lambda now: editing.npo(now, ONE_NAN, FEW),
+    lambda now: editing.simnpo(now, FEW),
+    lambda now: editing.dpo((now, ONE_NAN, FEW), (2 * now, ONE_NAN, FEW)),
+    lambda now: editing.undial(now, ONE_NAN, FEW),
+    lambda now: editing.wga(now, FEW),
+    lambda now: editing.satimp(now, FEW),
+    lambda now: editing.kl(now, ONE_NAN, mask=FEW > 0),
+    lambda now: editing.rmu(now, jnp.ones(3), FEW),
+    lambda now: editing.activation_distance(now, ONE_NAN, FEW),
+  ],
+)
+def test_a_nan_that_is_not_counted_reaches_nothing(loss):
+  now = ONE_NAN.at[..., 0].add(1.0)
+  value, slope = jax.value_and_grad(loss)(now)
+  assert np.isfinite(value)
+  assert np.isfinite(slope).all()
+  assert np.any(slope)
+
+
+def test_weighted_ascent_where_a_label_is_impossible():
+  now = EVEN.at[0, 0, 1].set(-jnp.inf)
+  third = np.log(3) / 3
+  for loss in (editing.wga, lambda *x: editing.satimp(*x, beta1=1, beta2=0)):
+    value, slope = jax.value_and_grad(loss)(now, FEW)
+    # One token of probability 0, and one of 1/3.
+    np.testing.assert_allclose(value, -third / 2, rtol=1e-6)
+    assert np.isfinite(slope).all()
+  assert editing.wga(now, FEW, beta=0) == -np.inf  # that of gradient ascent
+  assert np.isnan(editing.wga(now.at[0, 1].set(jnp.nan), FEW))
+
+
+@pytest.mark.parametrize("beta", [0, -1, np.nan, np.inf, None, "1e-1x"])
+def test_powers_that_cannot_be(beta):
+  both = (EVEN, EVEN, FEW)
+  wrong = [
+    lambda: editing.npo(*both, beta=beta),
+    lambda: editing.simnpo(EVEN, FEW, beta=beta),
+    lambda: editing.dpo(both, both, beta=beta),
+  ]
+  if beta != 0:
+    wrong += [
+      lambda: editing.undial(*both, beta=beta),
+      lambda: editing.wga(EVEN, FEW, beta=beta),
+      lambda: editing.satimp(EVEN, FEW, beta1=beta),
+      lambda: editing.satimp(EVEN, FEW, beta2=beta),
+    ]
+  for call in wrong:
+    with pytest.raises(ValueError, match=r"beta.? must be a finite number"):
+      call()
+
+
+def test_labels_that_are_none():
+  both = (EVEN, EVEN)
+  for label in (3, 9):
+    wrong = FEW.at[0, 2].set(label)
+    for loss, given in (
+      (editing.nll, (EVEN, wrong)),
+      (editing.undial, (*both, wrong)),
+      (editing.npo, (*both, np.asarray(wrong))),
+    ):
+      with pytest.raises(ValueError, match=f"below the 3 classes.*got {label}"):
+        loss(*given)
+      assert np.isnan(jax.jit(loss)(*given))
+  # The first one is ignored, and RMU wants no classes.
+  assert np.isfinite(editing.nll(EVEN, FEW.at[0, 0].set(9)))
+  assert np.isfinite(editing.rmu(EVEN, jnp.ones(3), FEW.at[0, 2].set(9)))
+  for loss in (editing.nll, jax.jit(editing.nll)):
+    with pytest.raises(ValueError, match="whole numbers, got float32"):
+      loss(EVEN, FEW.astype(jnp.float32))
+  lists = editing.nll(EVEN.tolist(), FEW.tolist())
+  assert lists == editing.nll(EVEN, FEW)
+
+
+def test_directions_that_cannot_be():
+  for direction in (jnp.ones(1), jnp.ones((1, 3)), jnp.float32(1)):
+    with pytest.raises(ValueError, match=r"direction must be \[D\] = \[3\]"):
+      editing.rmu(EVEN, direction, FEW)
+  with pytest.raises(ValueError, match="width must be a whole number"):
+    editing.rmu_direction(jax.random.key(0), 2.5)

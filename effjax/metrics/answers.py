@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 Array = jax.Array
@@ -20,7 +21,8 @@ class Tokens(NamedTuple):
   Attributes:
     losses: [B, T - 1], negative log-likelihoods, 0 where ignored.
     correct: [B, T - 1], 1 if the label has the highest logit, the first of
-      equal ones, else 0; NaN where logits are, 0 where ignored.
+      equal ones, else 0; NaN where logits are or where a traced label is not
+      below V, 0 where ignored.
     counted: [B, T - 1] bool, the token has a label.
   """
 
@@ -34,7 +36,7 @@ def tokens(logits: Any, labels: Any, *, drop_last: bool = False) -> Tokens:
 
   Args:
     logits: [B, T, V].
-    labels: [B, T].
+    labels: [B, T] integers.
     drop_last: Leave out the last labelled token of each text, the end of text
       of published programs.
 
@@ -42,27 +44,113 @@ def tokens(logits: Any, labels: Any, *, drop_last: bool = False) -> Tokens:
     The `Tokens`.
 
   Raises:
-    ValueError: If the shapes do not fit.
+    ValueError: If the shapes do not fit, or labels are no integers or not
+      below V.
   """
-  logits, labels = jnp.asarray(logits), jnp.asarray(labels)
-  if logits.ndim != 3 or labels.shape != logits.shape[:2]:
-    raise ValueError(
-      "logits must be [B, T, V] and labels [B, T], got"
-      f" {list(logits.shape)} and {list(labels.shape)}."
-    )
-  logits, labels = wide(logits)[:, :-1], labels[:, 1:]
-  counted = labels >= 0
-  if drop_last:
-    after = jnp.cumsum(counted[:, ::-1], axis=1, dtype=jnp.int32)[:, ::-1]
-    counted &= after > 1
+  counted = labelled(logits, labels, drop_last=drop_last)
+  size = jnp.shape(logits)[-1]
+  shape = jnp.shape(labels)
+  # Nothing predicts the first token, which may hold anything.
+  check_below(
+    "labels", labels, size, np.broadcast_to(np.arange(shape[1]) > 0, shape)
+  )
+  logits, labels = wide(logits)[:, :-1], token_ids("labels", labels)[:, 1:]
   losses = optax.softmax_cross_entropy_with_integer_labels(
     logits, jnp.where(counted, labels, 0)
   )
   correct = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
-  correct = jnp.where(jnp.any(jnp.isnan(logits), -1), jnp.nan, wide(correct))
+  unknown = jnp.any(jnp.isnan(logits), axis=-1) | (labels >= size)
+  correct = jnp.where(unknown, jnp.nan, wide(correct))
   return Tokens(
     jnp.where(counted, losses, 0.0), jnp.where(counted, correct, 0.0), counted
   )
+
+
+def labelled(logits: Any, labels: Any, *, drop_last: bool = False) -> Array:
+  """Returns which of the tokens that follow the first have a label.
+
+  Args:
+    logits: [B, T, V], of which the shape is looked at.
+    labels: [B, T] integers.
+    drop_last: Leave out the last labelled token of each text.
+
+  Returns:
+    Bool [B, T - 1].
+
+  Raises:
+    ValueError: If the shapes do not fit or labels are no integers.
+  """
+  labels, shape = token_ids("labels", labels), jnp.shape(logits)
+  if len(shape) != 3 or labels.shape != shape[:2]:
+    raise ValueError(
+      "logits must be [B, T, V] and labels [B, T], got"
+      f" {list(shape)} and {list(labels.shape)}."
+    )
+  counted = labels[:, 1:] >= 0
+  if drop_last:
+    after = jnp.cumsum(counted[:, ::-1], axis=1, dtype=jnp.int32)[:, ::-1]
+    counted &= after > 1
+  return counted
+
+
+def token_ids(name: str, ids: Any) -> Array:
+  """Returns ids in a type that can number all of what they are compared with.
+
+  Args:
+    name: What to call them in an error.
+    ids: [...] integers of any type.
+
+  Returns:
+    [...] int32, or int64 where they take 8 bytes.
+
+  Raises:
+    ValueError: If they are no integers.
+
+  >>> token_ids("ids", np.array([200], np.uint8)).dtype.name
+  'int32'
+  """
+  ids = jnp.asarray(ids)
+  if not jnp.issubdtype(ids.dtype, jnp.integer):
+    raise ValueError(
+      f"{name} must be integers, got {ids.dtype}{list(ids.shape)}."
+    )
+  return ids.astype(jnp.int64 if ids.dtype.itemsize == 8 else jnp.int32)
+
+
+def check_below(
+  name: str,
+  ids: Any,
+  number: int,
+  where: Any = None,
+  *,
+  least: int | None = None,
+) -> None:
+  """Checks the range of ids.
+
+  Args:
+    name: What to call them in an error.
+    ids: [...] integers; traced, they pass.
+    number: What they must be below.
+    where: Bool, of leading axes of `ids`: which are looked at; traced, all of
+      them pass. None = all.
+    least: The smallest that is allowed; None = negative ones are ignored.
+
+  Raises:
+    ValueError: If one lies outside.
+  """
+  leaves = jax.tree.leaves((ids, where))
+  if any(isinstance(x, jax.core.Tracer) for x in leaves):
+    return
+  ids = np.asarray(ids)
+  seen = ids if where is None else ids[np.asarray(where)]
+  if not seen.size:
+    return
+  low, high = int(seen.min()), int(seen.max())
+  if high >= number or (least is not None and low < least):
+    allowed = "be negative or" if least is None else f"be {least} or more and"
+    raise ValueError(
+      f"{name} must {allowed} below {number}, got {low} to {high}."
+    )
 
 
 def answer_nll(logits: Any, labels: Any) -> Array:
@@ -75,6 +163,10 @@ def answer_nll(logits: Any, labels: Any) -> Array:
   Returns:
     The mean negative log-likelihood of the labelled tokens [B], NaN without
     any.
+
+  Raises:
+    ValueError: If the shapes do not fit, or labels are no integers or not
+      below V.
   """
   found = tokens(logits, labels)
   return mean(found.losses, found.counted, axis=-1)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from effjax import arguments
 from effjax.metrics import texts
 
 # Features that are made dense at a time.
@@ -104,12 +105,14 @@ def fit_authorship(
   names = tuple(sorted(set(authors)))
   if len(names) < 2:
     raise ValueError(f"There must be at least two authors, got {len(names)}.")
-  low, high = orders
-  if not 1 <= low <= high or least < 1 or not penalty > 0:
+  found = [arguments.whole("orders", order) for order in np.ravel(orders)]
+  if len(found) != 2 or found[0] > found[1]:
     raise ValueError(
-      f"orders {orders} must ascend from 1 at least, least {least} must be"
-      f" above 0 and penalty {penalty} too."
+      f"orders must ascend in two whole numbers from 1 on, got {orders}."
     )
+  low, high = found
+  least = arguments.whole("least", least)
+  arguments.finite("penalty", penalty, 0, above=True)
   counts = [_character_counts(mail, low, high) for mail in mails]
   frequency = Counter(gram for count in counts for gram in count)
   kept = sorted(gram for gram, df in frequency.items() if df >= least)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from effjax import arguments
 from effjax.metrics import base, blocks, columns, counting, reliability
 
 Array = jax.Array
@@ -195,8 +196,7 @@ def _adaptive(p: Array, y: Array, bins: int, norm: str) -> Array:
 
 
 def _check(bins: int, norm: str) -> None:
-  if bins < 1:
-    raise ValueError(f"bins must be at least 1, got {bins}.")
+  arguments.whole("bins", bins)
   if norm not in _NORMS:
     raise ValueError(f"norm must be one of {', '.join(_NORMS)}, got {norm!r}.")
 

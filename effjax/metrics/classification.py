@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base, cells, counting
+from effjax.metrics import base, cells, counting, shares
 
 Array = jax.Array
 
@@ -142,7 +142,6 @@ def undecided_below(cut: float) -> np.float32:
   Raises:
     ValueError: If `cut` is outside (0, 1/2].
   """
-  if not 0.0 < cut <= 0.5:
-    raise ValueError(f"cut must lie in (0, 0.5], got {cut}.")
+  shares.check("cut", cut, 0.5)
   with np.errstate(divide="ignore"):
     return np.float32(np.log((0.5 + cut) / np.float64(0.5 - cut)))

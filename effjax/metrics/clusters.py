@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
+from effjax.metrics import shares
+
 Array = jax.Array
 
 
@@ -41,8 +44,7 @@ def principal_components(points: Any, variance: float = 0.9) -> np.ndarray:
   >>> principal_components([[0.0, 9.0], [0.0, 1.0], [1.0, 5.0]]).shape
   (3, 1)
   """
-  if not 0.0 < variance <= 1.0:
-    raise ValueError(f"variance must lie in (0, 1], got {variance}.")
+  shares.check("variance", variance)
   points = np.asarray(points, np.float64)
   points = points - points.mean(axis=0)
   wide = points.shape[0] < points.shape[1]
@@ -114,13 +116,13 @@ def k_means(
     ValueError: If there are fewer points than clusters, or no run.
   """
   points = jnp.asarray(points, jnp.float32)
-  if not 0 < clusters <= len(points):
+  clusters = arguments.whole("clusters", clusters)
+  if clusters > len(points):
     raise ValueError(
       f"{len(points)} points cannot make {clusters} clusters: there must be"
       " between one and as many as points."
     )
-  if restarts < 1:
-    raise ValueError(f"restarts must be at least 1, got {restarts}.")
+  restarts = arguments.whole("restarts", restarts)
 
   def run(key):
     start = points[jax.random.permutation(key, len(points))[:clusters]]

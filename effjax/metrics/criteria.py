@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
 from effjax.metrics import base, bias, classification, counting, ranking
 
 Array = jax.Array
@@ -142,8 +143,7 @@ def rank_correlation(
       "criterion must have the shape of gain or of its last axis, got"
       f" {list(criterion.shape)} and {list(gain.shape)}."
     )
-  if permutations < 1:
-    raise ValueError(f"permutations must be at least 1, got {permutations}.")
+  permutations = arguments.whole("permutations", permutations)
   leading = gain.shape[:-1]
   rows = (math.prod(leading), gain.shape[-1])
   found = _rank_correlations(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from effjax import arguments
 from effjax.metrics import base, counting
 
 Array = jax.Array
@@ -63,10 +64,11 @@ def interdependence(
     ValueError: If `ridge` is negative, or given together with `adjusted`.
   """
   counting.check_convention(convention)
-  if ridge < 0 or (ridge > 0 and adjusted):
+  arguments.finite("ridge", ridge, 0)
+  if ridge > 0 and adjusted:
     raise ValueError(
-      "ridge must not be negative, and excludes adjusted, which counts free"
-      f" coefficients; got {ridge}."
+      "ridge excludes adjusted, which counts free coefficients; got ridge"
+      f" {ridge}."
     )
   constant = 1.0 if convention == "reference" else jnp.nan
 

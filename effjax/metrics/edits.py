@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from effjax import arguments
+from effjax.metrics import answers
 from effjax.metrics.answers import harmonic_mean, mean, present, stack, wide
 from effjax.metrics.recall import agreement, asked, edit_success
 
@@ -157,13 +159,15 @@ def preservation(
     model that diverged.
 
   Raises:
-    ValueError: If there are no sets.
+    ValueError: If there are no sets, or `counted` lacks one.
   """
   if not accuracies:
     raise ValueError("preservation needs the accuracy of one set at least.")
   values = stack(*accuracies.values())
   there = ~jnp.isnan(values)
   if counted is not None:
+    if missing := accuracies.keys() - counted.keys():
+      raise ValueError(f"counted lacks the sets {sorted(missing)}.")
     there = jnp.stack([jnp.asarray(counted[name]) for name in accuracies])
   least = jnp.min(jnp.where(there, values, jnp.inf), axis=0)
   return Preservation(
@@ -255,22 +259,25 @@ def at_end_and_first_success(
   """Returns the measures of runs at their end and where the edit first held.
 
   Args:
-    history: Name -> [..., T], T evaluations of each run.
+    history: Name -> [..., T], T evaluations of each run; all of one shape.
     efficacy: Name of the measure that must reach 1.
 
   Returns:
     `Moments`. A run that never succeeds has NaN at its first success.
 
   Raises:
-    ValueError: If there is no such measure or no evaluation.
+    ValueError: If there is no such measure, no evaluation, or shapes differ.
   """
   if efficacy not in history:
     raise ValueError(
       f"the history has no {efficacy!r}, only {', '.join(history) or 'nothing'}"
     )
   values = {name: wide(x) for name, x in history.items()}
-  if not values[efficacy].ndim or not values[efficacy].shape[-1]:
+  shapes = {name: list(x.shape) for name, x in values.items()}
+  if not shapes[efficacy] or not shapes[efficacy][-1]:
     raise ValueError("the history must hold one evaluation [..., T] at least.")
+  if any(shape != shapes[efficacy] for shape in shapes.values()):
+    raise ValueError(f"the history must be [..., T] throughout, got {shapes}.")
   held = values[efficacy] >= 1
   index = jnp.argmax(held, axis=-1)
   succeeded = jnp.any(held, axis=-1)
@@ -312,7 +319,7 @@ def propagation(
   Raises:
     ValueError: If the shapes do not fit.
   """
-  old, new = jnp.asarray(old), jnp.asarray(new)
+  old, new = answers.token_ids("old", old), answers.token_ids("new", new)
   if old.shape != new.shape:
     raise ValueError(
       f"old {list(old.shape)} and new {list(new.shape)} must have one shape."
@@ -367,8 +374,9 @@ def relearning(
     `Relearning`.
 
   Raises:
-    ValueError: If the shapes do not fit.
+    ValueError: If the shapes do not fit or the threshold is no number.
   """
+  arguments.finite("threshold", threshold, 0)
   steps = wide(steps)
   if steps.ndim != 1 or not steps.size:
     raise ValueError(f"steps must be a vector, got {list(steps.shape)}.")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from effjax import arguments
 from effjax.metrics import clusters
 
 Array = jax.Array
@@ -91,8 +92,7 @@ def mauve(
       is not finite or zero, fewer points are distinct than there are buckets,
       or a number is out of range.
   """
-  if seeds < 1:
-    raise ValueError(f"seeds must be at least 1, got {seeds}.")
+  seeds = arguments.whole("seeds", seeds)
   counts = [
     mauve_counts(
       one, p, q, buckets=buckets, variance=variance, restarts=restarts
@@ -171,8 +171,7 @@ def mauve_counts(
       " width."
     )
   buckets = mauve_buckets(len(p), len(q)) if buckets is None else buckets
-  if buckets < 2:
-    raise ValueError(f"buckets must be at least 2, got {buckets}.")
+  buckets = arguments.whole("buckets", buckets, 2)
   points = clusters.principal_components(np.concatenate([q, p]), variance)
   found = clusters.distinct(points, buckets, tolerance=_SAME)
   if found < buckets:
@@ -217,11 +216,8 @@ def divergence_curve(
   >>> divergence_curve([1, 1], [2, 2], points=2).tolist()
   [[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [0.0, 1.0]]
   """
-  if points < 1 or not 0 < scaling < np.inf:
-    raise ValueError(
-      "points must be 1 or more and scaling a number above 0, got"
-      f" {points} and {scaling}"
-    )
+  points = arguments.whole("points", points)
+  arguments.finite("scaling", scaling, 0, above=True)
   p, q = _histograms(p, q)
   weights = np.linspace(1e-6, 1 - 1e-6, points)[:, None]
   # In this form p = q gives exactly q.

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from effjax import arguments
 from effjax.metrics import blocks, cells, counting
 from effjax.metrics.groups import with_everyone
 
@@ -34,8 +35,9 @@ class Histogram(NamedTuple):
 
 def check_bins(bins: int) -> None:
   """Raises a ValueError unless `bins` is 16 times a power of two, to 2^20."""
+  bins = arguments.whole("bins", bins, 2 * _OCTAVES)
   steps = bins // (2 * _OCTAVES)
-  if steps * 2 * _OCTAVES != bins or steps & (steps - 1) or not steps:
+  if steps * 2 * _OCTAVES != bins or steps & (steps - 1):
     raise ValueError(f"bins must be 16 times a power of two, got {bins}.")
   if bins > 2**20:
     raise ValueError(f"bins must be at most {2**20}, got {bins}.")

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax.metrics import shares
+
 Array = jax.Array
 
 
@@ -195,8 +197,7 @@ def accelerated(
 
 def check_level(level: float) -> None:
   """Raises a ValueError unless `level` lies in (0, 1)."""
-  if not 0.0 < level < 1.0:
-    raise ValueError(f"level must lie in (0, 1), got {level}.")
+  shares.check("level", level, below=True)
 
 
 def student_quantile(probability: float, freedom: int) -> float:

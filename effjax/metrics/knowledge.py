@@ -84,7 +84,7 @@ def counterfact(
     neighborhood: The same on other subjects whose object is the true one.
 
   Returns:
-    `CounterFact`.
+    `CounterFact`; a loss that is NaN makes the measures of its kind NaN.
 
   Raises:
     ValueError: If shapes do not fit.
@@ -179,7 +179,7 @@ def token_agreement(
       "logits and reference_logits must have one shape, got"
       f" {list(logits.shape)} and {list(before.shape)}."
     )
-  counted = answers.tokens(logits, labels).counted
+  counted = answers.labelled(logits, labels)
   if first:
     counted &= jnp.cumsum(counted, axis=-1, dtype=jnp.int32) == 1
   same = jnp.argmax(logits, axis=-1) == jnp.argmax(before, axis=-1)
@@ -199,7 +199,9 @@ def _compared(losses: Losses | tuple) -> tuple[Array, Array]:
       f" {list(first.shape)} and {list(second.shape)}."
     )
   where = answers.present(where, first.shape)
-  success, gap = first < second, jnp.exp(-first) - jnp.exp(-second)
+  gap = jnp.exp(-first) - jnp.exp(-second)
+  unknown = jnp.isnan(first) | jnp.isnan(second)
+  success = jnp.where(unknown, jnp.nan, answers.wide(first < second))
   if first.ndim == 1:
     return answers.mean(success, where), answers.mean(gap, where)
   there = jnp.any(where, axis=-1)

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import answers
+from effjax.metrics import answers, shares
 from effjax.metrics.ranking import auc_exact
+from effjax.metrics.texts import listed
 
 Array = jax.Array
 
@@ -36,12 +37,12 @@ def min_k(
     drop_last: Leave out the last labelled token.
 
   Returns:
-    The scores [B], NaN for a text without labels.
+    The scores [B], NaN for a text without labels or with a NaN at one.
 
   Raises:
     ValueError: If the share is outside (0, 1] or shapes do not fit.
   """
-  _check_share(share)
+  shares.check("share", share)
   found = answers.tokens(logits, labels, drop_last=drop_last)
   return -_least(-found.losses, found.counted, share)
 
@@ -61,16 +62,16 @@ def min_k_plus_plus(
     drop_last: Leave out the last labelled token.
 
   Returns:
-    The scores [B], NaN for a text without labels.
+    The scores [B], NaN for a text without labels or with a NaN at one.
 
   Raises:
     ValueError: If the share is outside (0, 1] or shapes do not fit.
   """
-  _check_share(share)
+  shares.check("share", share)
   found = answers.tokens(logits, labels, drop_last=drop_last)
   logp = jax.nn.log_softmax(answers.wide(logits))[:, :-1]
   p = jnp.exp(logp)
-  mean = lambda x: jnp.sum(jnp.where(p > 0, p * x, 0.0), axis=-1)
+  mean = lambda x: jnp.sum(jnp.where(p == 0, 0.0, p * x), axis=-1)
   mu = mean(logp)
   # Centred, which is the same and loses no digits where sigma is small.
   variance = jnp.maximum(mean((logp - mu[..., None]) ** 2), 1e-6)
@@ -91,12 +92,13 @@ def zlib_score(losses: Any, texts: Sequence[str]) -> Array:
     The scores [B].
 
   Raises:
-    ValueError: If there are not as many texts as losses.
+    ValueError: If there are not as many texts as losses, or they are a single
+      text.
 
   >>> zlib_score(jnp.array([12.0]), ["abcd"]).item()
   1.0
   """
-  losses = answers.wide(losses)
+  losses, texts = answers.wide(losses), listed(texts, "texts")
   if losses.shape != (len(texts),):
     raise ValueError(
       f"{len(texts)} texts need as many losses, got {list(losses.shape)}."
@@ -210,11 +212,6 @@ def _area(forget: Any, holdout: Any) -> Array:
   return auc_exact(scores, np.arange(scores.size) < forget.size)
 
 
-def _check_share(share: float) -> None:
-  if not 0 < share <= 1:
-    raise ValueError(f"share must lie in (0, 1], got {share}.")
-
-
 def _least(values: Array, counted: Array, share: float) -> Array:
   """Returns the mean of the least values of each row [B]."""
   # Whole numbers of the host, as int(k n) has them.
@@ -223,7 +220,10 @@ def _least(values: Array, counted: Array, share: float) -> Array:
   size = jnp.minimum(jnp.array(sizes, jnp.int32)[number], number)
   order = jnp.sort(jnp.where(counted, values, jnp.inf), axis=1)
   place = jnp.arange(values.shape[1], dtype=size.dtype)
-  return answers.mean(order, place[None, :] < size[:, None], axis=-1)
+  least = answers.mean(order, place[None, :] < size[:, None], axis=-1)
+  # Sorting puts NaN last, where it would not be seen.
+  unknown = jnp.any(counted & jnp.isnan(values), axis=1)
+  return jnp.where(unknown, jnp.nan, least)
 
 
 def _over_texts(values: Array, counted: Array, each: bool) -> Array:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
 from effjax.metrics import base, classification, counting
 
 Array = jax.Array
@@ -192,8 +193,7 @@ def override_curve(
       f" {', '.join(sorted(batch)) or 'nothing'}. Make them of logits by"
       " `decisions`."
     )
-  if draws < 1:
-    raise ValueError(f"draws must be at least 1, got {draws}.")
+  draws = arguments.whole("draws", draws)
   batch = {name: x for name, x in batch.items() if x is not None}
   trusted, logits = jnp.asarray(trusted_predictions), jnp.asarray(dense_logits)
   shape = np.shape(batch["predictions"])

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from effjax import arguments
 from effjax.metrics import texts
 
 ORDERS = (1, 2, 3, 4)
@@ -163,16 +164,13 @@ def rouge_n(
     A `RougeScores`; 0 where a text has no n-gram.
 
   Raises:
-    ValueError: If `order` is below 1, or the texts are as `panza_bleu` refuses
-      them.
+    ValueError: If `order` is no whole number from 1 on, or the texts are as
+      `panza_bleu` refuses them.
 
   >>> rouge_n(["Is it Zürich?"], ["It is Zürich."], 2).f_measure.tolist()
   [0.3333333333333333]
   """
-  if not isinstance(order, int) or order < 1:
-    raise ValueError(
-      f"order must be a whole number of at least 1, got {order}."
-    )
+  order = arguments.whole("order", order)
 
   def overlap(prediction, reference):
     found, wanted = (

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
 from effjax.metrics import counting, tradeoffs
 
 Array = jax.Array
@@ -321,5 +322,4 @@ def _check_options(constraint: str, objective: str, grid: int) -> None:
       f"objective must be one of {', '.join(allowed)} for {constraint}, got"
       f" {objective!r}."
     )
-  if grid < 1:
-    raise ValueError(f"grid must be at least 1, got {grid}.")
+  arguments.whole("grid", grid)

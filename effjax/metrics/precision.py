@@ -171,9 +171,11 @@ def label_table(
       "logits and labels must both have shape [N, A], got"
       f" {list(logits.shape)} and {list(labels.shape)}."
     )
-  scores, threshold = logits.astype(np.float32), 0.0
+  scores = logits.astype(np.promote_types(logits.dtype, np.float32))
+  threshold = 0.0
   if convention == "reference":
-    scores, threshold = np.asarray(jax.nn.sigmoid(scores)), 0.5
+    scores = np.asarray(jax.nn.sigmoid(scores.astype(np.float32)))
+    threshold = 0.5
   decided = scores > threshold
   invalid = np.isnan(scores).any(axis=0)
   counts = {
@@ -207,10 +209,11 @@ def label_table(
   }
   single = (tp + fn == 0) | (fp + tn == 0)
   average = average_precision(scores, labels)
+  area = ranking.auc_exact(_places(scores), labels)
   as_array = lambda x: jnp.asarray(x.astype(np.float32))
   return LabelTable(
     **{name: as_array(x) for name, x in rates.items()},
-    auc=ranking.auc_exact(scores, labels),
+    auc=jnp.where(invalid, jnp.nan, area),
     average_precision=jnp.where(single, jnp.nan, average),
     precision_at_recall=precision_at_recall(scores, labels, recalls),
     **{name: jnp.asarray(x.astype(np.int32)) for name, x in counts.items()},
@@ -230,6 +233,17 @@ def _labels(x: Any) -> np.ndarray:
   return x if x.dtype == np.bool_ else x > 0
 
 
+def _places(scores: np.ndarray) -> np.ndarray:
+  """Returns the place of each score in its column [N, A], the same for equals.
+
+  Scores of float64 would tie in the float32 that jax may make of them.
+  """
+  places = np.empty(scores.shape, np.int32)
+  for a, column in enumerate(scores.T):
+    places[:, a] = np.unique(column, return_inverse=True)[1]
+  return places
+
+
 def _each(function, scores: Any, labels: Any) -> Array:
   """Applies a function of NumPy vectors to each column."""
   scores, labels = _concrete("scores", scores), _labels(labels)
@@ -237,8 +251,11 @@ def _each(function, scores: Any, labels: Any) -> Array:
   if scores.ndim == 1:
     value = np.asarray(function(scores, labels))
   else:
-    pairs = zip(scores.T, labels.T, strict=True)
-    value = np.stack([function(s, y) for s, y in pairs], axis=-1)
+    # Of no column at all, the shape is that of an empty one.
+    blank = np.shape(function(np.zeros(0), np.zeros(0, bool)))
+    value = np.empty((*blank, scores.shape[1]))
+    for a, (s, y) in enumerate(zip(scores.T, labels.T, strict=True)):
+      value[..., a] = function(s, y)
   return jnp.asarray(value.astype(np.float32))
 
 

@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from effjax.metrics.answers import mean, present, wide
+from effjax import arguments
+from effjax.metrics.answers import (
+  check_below,
+  mean,
+  present,
+  token_ids,
+  wide,
+)
 
 Array = jax.Array
 
@@ -87,10 +94,12 @@ def slot_metrics(
     means over their tokens.
 
   Raises:
-    ValueError: If the shapes do not fit.
+    ValueError: If the shapes do not fit, or ids of rows that count are no
+      integers or not below V.
   """
-  z, ids, counted = _words(logits, targets)
+  z, ids, counted = _words("targets", logits, targets)
   rows = asked(targets, where)
+  check_below("targets", targets, z.shape[-1], where)
   log_target = _log_probability(z, ids, counted)
   token = _take(z, ids)[..., None]
   rank = 1 + jnp.sum(z > token, axis=-1, dtype=jnp.int32)
@@ -103,13 +112,15 @@ def slot_metrics(
     "count": jnp.sum(rows, dtype=jnp.int32),
   }
   if old is not None:
-    other, was, used = _words(logits if old_logits is None else old_logits, old)
+    other = logits if old_logits is None else old_logits
+    other, was, used = _words("old", other, old)
+    both = asked(old, rows)
+    check_below("old", old, other.shape[-1], rows)
     log_old = _log_probability(other, was, used)
     better = log_target > log_old
     if old_logits is None and z.shape[1] == 1:
       # Exact where probabilities would round to the same.
       better = _take(z, ids)[:, 0] > _take(z, was)[:, 0]
-    both = asked(old, rows)
     found |= {
       "old_recall": mean(_right(other, was, used), both),
       "prob_old": mean(jnp.exp(log_old), both),
@@ -117,9 +128,9 @@ def slot_metrics(
       "new_gt_old": mean(_known(better, z, other), both),
     }
   if reference_logits is not None:
-    before, _, _ = _words(reference_logits, targets)
+    before, _, _ = _words("targets", reference_logits, targets)
     p, q = jax.nn.log_softmax(before), jax.nn.log_softmax(z)
-    terms = jnp.where(jnp.exp(p) > 0, jnp.exp(p) * (p - q), 0.0)
+    terms = jnp.where(jnp.exp(p) == 0, 0.0, jnp.exp(p) * (p - q))
     moved = 0.5 * jnp.sum(jnp.abs(jnp.exp(p) - jnp.exp(q)), axis=-1)
     each = lambda x: mean(mean(x, counted, axis=-1), rows)
     found |= {
@@ -145,10 +156,12 @@ def edit_success(logits: Any, targets: Any, *, where: Any = None) -> Array:
     The share [], NaN without rows.
 
   Raises:
-    ValueError: If the shapes do not fit.
+    ValueError: If the shapes do not fit, or targets of rows that count are no
+      integers or not below V.
   """
-  z, ids, counted = _words(logits, targets)
+  z, ids, counted = _words("targets", logits, targets)
   rows = asked(targets, where)
+  check_below("targets", targets, z.shape[-1], where)
   return mean(_right(z, ids, counted), rows)
 
 
@@ -190,8 +203,8 @@ def agreement(logits: Any, reference_logits: Any, targets: Any = None) -> Array:
     )
   if targets is None:
     targets = jnp.zeros(shapes[0][:-1], jnp.int32)
-  z, _, counted = _words(logits, targets)
-  before, _, _ = _words(reference_logits, targets)
+  z, _, counted = _words("targets", logits, targets)
+  before, _, _ = _words("targets", reference_logits, targets)
   return _agreed(z, before, counted)
 
 
@@ -214,18 +227,22 @@ def by_relation(
     where: [M] bool, the rows that count.
 
   Returns:
-    `ByRelation`.
+    `ByRelation`. A relation outside is left out where it is traced.
 
   Raises:
-    ValueError: If the shapes do not fit.
+    ValueError: If the shapes do not fit, `number` is no whole number, or
+      relations of rows that count are no integers or outside.
   """
-  values, relations = wide(values), jnp.asarray(relations)
+  number = arguments.whole("number", number, 0)
+  given, values = relations, wide(values)
+  relations = token_ids("relations", relations)
   if values.ndim != 1 or relations.shape != values.shape:
     raise ValueError(
       "values and relations must both be [M], got"
       f" {list(values.shape)} and {list(relations.shape)}."
     )
   rows = present(where, values.shape)
+  check_below("relations", given, number, where, least=0)
   ids = jnp.arange(number, dtype=relations.dtype)
   inside = rows[None, :] & (relations[None, :] == ids[:, None])
   values = jnp.broadcast_to(values[None, :], inside.shape)
@@ -233,12 +250,12 @@ def by_relation(
   return ByRelation(mean(values, inside, axis=1), count)
 
 
-def _words(logits: Any, ids: Any) -> tuple[Array, Array, Array]:
+def _words(name: str, logits: Any, ids: Any) -> tuple[Array, Array, Array]:
   """Returns logits [M, W, V], ids [M, W] and which of them count."""
-  z, ids = wide(logits), jnp.asarray(ids)
+  z, ids = wide(logits), token_ids(name, ids)
   if z.ndim not in (2, 3) or ids.shape != z.shape[:-1]:
     raise ValueError(
-      "logits and ids must be [M, V] and [M], or [M, W, V] and [M, W], got"
+      f"logits and {name} must be [M, V] and [M], or [M, W, V] and [M, W], got"
       f" {list(z.shape)} and {list(ids.shape)}."
     )
   if z.ndim == 2:
@@ -258,7 +275,9 @@ def _log_probability(z: Array, ids: Array, counted: Array) -> Array:
 
 def _right(z: Array, ids: Array, counted: Array) -> Array:
   right = jnp.argmax(z, axis=-1).astype(ids.dtype) == ids
-  return _known(jnp.all(right | ~counted, axis=-1), z)
+  outside = jnp.any(counted & (ids >= z.shape[-1]), axis=-1)
+  answers = _known(jnp.all(right | ~counted, axis=-1), z)
+  return jnp.where(outside, jnp.nan, answers)
 
 
 def _agreed(z: Array, before: Array, counted: Array) -> Array:

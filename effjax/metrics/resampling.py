@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
 from effjax.metrics import base, counting, intervals, rows, tables
 from effjax.metrics.cells import Cells, join
 
@@ -281,8 +282,7 @@ def generator(key: Array) -> np.random.Generator:
 
 def check_resamples(resamples: int) -> None:
   """Raises a ValueError unless there is at least one resample."""
-  if resamples < 1:
-    raise ValueError(f"resamples must be at least 1, got {resamples}.")
+  arguments.whole("resamples", resamples)
 
 
 def _leave_out(plan: Plan) -> tuple[Any, Array, Array]:

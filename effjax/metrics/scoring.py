@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from effjax import arguments
 from effjax.metrics import base, blocks, counting, reliability
 
 Array = jax.Array
@@ -173,8 +174,7 @@ def brier_score(bins: int = 10, *, details: bool = False) -> base.Metric:
   Raises:
     ValueError: If `bins` is below 1.
   """
-  if bins < 1:
-    raise ValueError(f"bins must be at least 1, got {bins}.")
+  bins = arguments.whole("bins", bins)
 
   def update(state: Moments, **batch) -> Moments:
     read = counting.read(batch, "logits", "labels")

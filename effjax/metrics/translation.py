@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from effjax import arguments
 from effjax.metrics import texts
 
 # Default amounts of what smoothing adds.
@@ -111,13 +112,14 @@ def bleu(
     A `Bleu`.
 
   Raises:
-    ValueError: If the smoothing is unknown, `order` below 1, or the texts are
-      as `panza_bleu` refuses them.
+    ValueError: If the smoothing is unknown, `order` no whole number from 1 on,
+      `amount` negative or not finite, or the texts are as `panza_bleu` refuses
+      them.
 
   >>> round(bleu(["The cat sat here."], ["The cat sat there."]).score, 4)
   42.7287
   """
-  _check(smoothing, order)
+  order = _check(smoothing, amount, order)
   rows = _bleu_rows(predictions, references, lowercase, order)
   return _bleu(rows.sum(axis=0), smoothing, amount, effective_order)
 
@@ -152,7 +154,7 @@ def sentence_bleu(
   >>> sentence_bleu(["so be it"], ["so be it"]).round(6).tolist()
   [100.0]
   """
-  _check(smoothing, order)
+  order = _check(smoothing, amount, order)
   rows = _bleu_rows(predictions, references, lowercase, order)
   return np.array(
     [_bleu(row, smoothing, amount, effective_order).score for row in rows]
@@ -187,8 +189,9 @@ def chrf(
     0 to 100.
 
   Raises:
-    ValueError: If `character_order` is below 1 or `word_order` below 0, or the
-      texts are as `panza_bleu` refuses them.
+    ValueError: If `character_order` is no whole number from 1 on or
+      `word_order` from 0 on, `beta` is negative or not finite, or the texts are
+      as `panza_bleu` refuses them.
 
   >>> round(chrf(["The cat"], ["The cats"]), 4)
   77.571
@@ -233,14 +236,15 @@ def sentence_chrf(
   return np.array([_f_score(row, beta) for row in rows])
 
 
-def _check(smoothing: str, order: int) -> None:
-  if order < 1:
-    raise ValueError(f"order must be at least 1, got {order}.")
+def _check(smoothing: str, amount: float | None, order: int) -> int:
   if smoothing not in SMOOTHINGS:
     raise ValueError(
       f"smoothing {smoothing!r} is unknown; choose one of"
       f" {', '.join(SMOOTHINGS)}."
     )
+  if amount is not None:
+    arguments.finite("amount", amount, 0)
+  return arguments.whole("order", order)
 
 
 def _bleu_rows(predictions, references, lowercase: bool, order: int):
@@ -270,7 +274,10 @@ def _bleu(
 ) -> Bleu:
   (length, closest), (counts, totals) = row[:2].tolist(), np.split(row[2:], 2)
   amount = SMOOTHINGS[smoothing] if amount is None else amount
-  brevity = math.exp(min(0.0, 1.0 - closest / length)) if length else 0.0
+  # A text without tokens is too short only where some are wanted.
+  brevity = float(not closest)
+  if length:
+    brevity = math.exp(min(0.0, 1.0 - closest / length))
   # Without a match at all nothing is smoothed.
   precisions = np.zeros(len(counts))
   counted = len(counts) if not effective_order else 0
@@ -298,11 +305,9 @@ def _bleu(
 
 def _chrf_rows(predictions, references, characters, words, beta, lowercase):
   """Returns [N, O, 3]: n-grams predicted, wanted and in common."""
-  if characters < 1 or words < 0:
-    raise ValueError(
-      f"character_order must be at least 1, got {characters}, and word_order at"
-      f" least 0, got {words}."
-    )
+  characters = arguments.whole("character_order", characters)
+  words = arguments.whole("word_order", words, 0)
+  arguments.finite("beta", beta, 0)
   rows = []
   for text, several in texts.paired(predictions, references):
     found, *wanted = (

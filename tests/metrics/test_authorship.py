@@ -115,7 +115,17 @@ def test_unknown_text_has_the_bias():
     ((["abc", "abc"], ["x", "x"]), {}, "at least two authors"),
     ((["abc", "def"], ["x", "y"]), {}, "No n-gram of 3 to 5 occurs in 2"),
     ((["abc", "abc"], ["x", "y"]), {"orders": (5, 3)}, "must ascend"),
+    ((["abc", "abc"], ["x", "y"]), {"orders": (3, 5.0)}, "orders must be"),
+    ((["abc", "abc"], ["x", "y"]), {"orders": (3, 4, 5)}, "must ascend in two"),
+    ((["abc", "abc"], ["x", "y"]), {"orders": None}, "orders must be"),
+    ((["abc", "abc"], ["x", "y"]), {"least": 1.5}, "least must be a whole"),
     ((["abc", "abc"], ["x", "y"]), {"penalty": 0.0}, "penalty"),
+    (
+      (["abc", "abc"], ["x", "y"]),
+      {"penalty": np.inf},
+      "penalty must be a fin",
+    ),
+    ((["abc", "abc"], ["x", "y"]), {"penalty": None}, "penalty must be a fin"),
     (("ab", ["x", "y"]), {}, "mails must be a list"),
   ],
 )

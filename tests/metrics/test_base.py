@@ -129,7 +129,7 @@ def test_threshold_of_another_width():
     metrics.compute(metrics.accuracy([0, 0, 0]), logits=LOGITS, labels=LABELS)
 
 
-@pytest.mark.parametrize("cut", [0.0, -1.0, 0.6])
+@pytest.mark.parametrize("cut", [0.0, -1.0, 0.6, None, "0.4"])
 def test_unusable_cut(cut):
   with pytest.raises(ValueError, match="cut must lie in"):
     metrics.uncertainty(cut)

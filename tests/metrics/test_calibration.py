@@ -285,6 +285,8 @@ def test_unusable_options_of_threshold_calibration_bias(options, message):
   ("options", "message"),
   [
     ({"bins": 0}, "at least 1"),
+    ({"bins": None}, "bins must be a whole number"),
+    ({"bins": 2.5}, "bins must be a whole number"),
     ({"norm": "l3"}, "l1, l2, max"),
     ({"confidence": "top"}, "top_class"),
   ],

@@ -188,8 +188,9 @@ def test_unusable_input():
     metrics.rank_correlation(None, x[:3], x)
   with pytest.raises(ValueError, match=r"got \[\] and \[\]"):
     metrics.rank_correlation(None, 1.0, 1.0)
-  with pytest.raises(ValueError, match="permutations must be at least 1"):
-    metrics.rank_correlation(jax.random.key(0), x, x, permutations=0)
+  for number in (0, 2.5, None):
+    with pytest.raises(ValueError, match="permutations must be a whole"):
+      metrics.rank_correlation(jax.random.key(0), x, x, permutations=number)
   with pytest.raises(ValueError, match=r"\[N, A\], got \[4\] and \[4\]"):
     metrics.flip_auroc(x, x > 0)
   with pytest.raises(ValueError, match="cut must lie in"):

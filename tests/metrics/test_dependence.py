@@ -173,7 +173,13 @@ def test_mutual_information_leaves_out_constant_columns():
 
 
 @pytest.mark.parametrize(
-  "options", [{"ridge": -1.0}, {"ridge": 1.0, "adjusted": True}]
+  "options",
+  [
+    {"ridge": -1.0},
+    {"ridge": np.inf},
+    {"ridge": None},
+    {"ridge": 1.0, "adjusted": True},
+  ],
 )
 def test_unusable_ridge(options):
   with pytest.raises(ValueError, match="ridge"):

@@ -164,3 +164,33 @@ def test_words_of_several_tokens():
   fed = jnp.stack([says(0, 1), says(1, 0)])
   moved = metrics.propagation(words, wrong, right, old_logits=fed)
   assert (moved.stay, moved.follow) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("other", [[0.5], 0.5, [[0.5, 0.5, 0.5]]])
+def test_a_history_of_one_shape(other):
+  history = {"efficacy": np.array([0, 1, 1.0]), "p": np.array(other)}
+  with pytest.raises(ValueError, match=r"'p': \[.*\]"):
+    metrics.at_end_and_first_success(history)
+  with pytest.raises(ValueError, match="one evaluation"):
+    metrics.at_end_and_first_success({"efficacy": 1.0})
+
+
+def test_preservation_of_sets_without_a_count():
+  sets = {"a": np.float32(0.5), "b": np.float32(1)}
+  with pytest.raises(ValueError, match=r"counted lacks the sets \['a', 'b'\]"):
+    metrics.preservation(sets, counted={})
+  counted = {"a": np.array(False), "b": np.array(True)}
+  assert metrics.preservation(sets, counted=counted).mean == 1
+
+
+def test_values_of_any_integers():
+  answers = says(0, 1)
+  old, new = np.array([0, 0], np.uint8), np.array([1, 1])
+  assert metrics.propagation(answers, old, new).stay == 0.5
+  with pytest.raises(ValueError, match="new must be integers"):
+    metrics.propagation(answers, old, new.astype(np.float32))
+
+
+def test_thresholds_that_are_none():
+  with pytest.raises(ValueError, match="threshold must be a finite number"):
+    metrics.relearning([0, 1], [0.0, 1.0], [0.0, 1.0], threshold=None)

@@ -235,13 +235,16 @@ def test_wrong_samples(features):
     ((p, q[:, :3]), "same width"),
     ((repeated, repeated), "1 distinct features, too few for 4 buckets"),
     ((p[:3], q[:2], 6), "5 distinct features, too few for 6"),
-    ((p, q, 1), "buckets must be at least 2"),
+    ((p, q, 1), "buckets must be a whole number of at least 2"),
   ):
     *samples, buckets = arguments if len(arguments) == 3 else (*arguments, None)
     with pytest.raises(ValueError, match=message):
       metrics.mauve(key, *samples, buckets=buckets)
-  with pytest.raises(ValueError, match="seeds"):
-    metrics.mauve(key, p, q, seeds=0)
+  for name in ("seeds", "buckets", "restarts"):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+      metrics.mauve(key, p, q, **{name: 2.5})
+  with pytest.raises(ValueError, match="variance must lie in"):
+    metrics.mauve(key, p, q, variance=None)
 
 
 def test_principal_components_equal_an_svd():
@@ -292,8 +295,16 @@ def test_k_means_refills_empty_clusters():
 
 
 @pytest.mark.parametrize(
-  "options", [{"scaling": -1.0}, {"scaling": math.nan}, {"points": 0}]
+  "options",
+  [
+    {"scaling": -1.0},
+    {"scaling": math.nan},
+    {"scaling": None},
+    {"points": 0},
+    {"points": 2.5},
+    {"points": None},
+  ],
 )
 def test_wrong_numbers(options):
-  with pytest.raises(ValueError, match="points must be 1 or more"):
+  with pytest.raises(ValueError, match=f"{next(iter(options))} must be a"):
     metrics.divergence_curve([1, 1], [1, 2], **options)

@@ -88,7 +88,7 @@ def test_unusable_arrays():
     )
   with pytest.raises(ValueError, match="got no array"):
     metrics.hierarchical_bootstrap(key, ACCURACY, {})
-  with pytest.raises(ValueError, match="resamples must be at least 1"):
+  with pytest.raises(ValueError, match="resamples must be a whole"):
     metrics.hierarchical_bootstrap(key, ACCURACY, batches, 0)
   with pytest.raises(ValueError, match="runs on the host"):
     jax.jit(lambda b: metrics.hierarchical_bootstrap(key, ACCURACY, b))(batches)

@@ -112,8 +112,9 @@ def test_infinite_resamples_stay_infinite():
 
 
 def test_unusable_options():
-  with pytest.raises(ValueError, match="level must lie"):
-    metrics.seed_interval([1.0, 2.0], level=1.0)
+  for level in (1.0, None, "0.9"):
+    with pytest.raises(ValueError, match=r"level must lie in \(0, 1\), got"):
+      metrics.seed_interval([1.0, 2.0], level=level)
   with pytest.raises(ValueError, match="level must lie"):
     metrics.wilson(1, 2, level=95)
   with pytest.raises(ValueError, match="leading axis of seeds"):

@@ -110,3 +110,21 @@ def test_a_model_that_says_nan_is_neither_right_nor_wrong():
     "agreement": metrics.token_agreement(logits, np.ones((2, 3, 4)), labels),
   }
   assert all(x == 1.0 for x in shares.values()), shares
+
+
+def test_a_loss_that_is_nan_is_no_failure():
+  good, spoilt = np.array([1.0, 2.0]), np.array([1.0, np.nan])
+  lower, higher = (good, good + 1), (good + 1, good)
+  for rewrite in ((spoilt, good + 1), (good, spoilt)):
+    found = jax.jit(metrics.counterfact)(rewrite, lower, higher)
+    assert np.isnan(found.rewrite_success)
+    assert np.isnan(found.rewrite_diff)
+    assert np.isnan(found.score)
+    assert found.paraphrase_success == found.neighborhood_success == 1
+  # Several prompts of a case; what is not there does not matter.
+  new, true = np.array([[1.0, np.nan], [1.0, 1.0]]), np.full((2, 2), 2.0)
+  where = np.array([[True, False], [True, True]])
+  every = metrics.counterfact((new, true), (new, true), (true, new))
+  assert np.isnan(every[:]).all()
+  some = metrics.counterfact(*[(new, true, where)] * 2, (true, new, where))
+  assert some.rewrite_success == some.score == 1

@@ -164,3 +164,50 @@ def test_leakage_of_areas_near_one_keeps_its_digits():
       lambda f, h, *o: metrics.privacy_leakage(f, h, retrained=o)
     )(forget, holdout, *other)
   np.testing.assert_allclose([found, traced], wanted, rtol=1e-9)
+
+
+def test_nan_is_not_left_out_of_the_least():
+  logits = LOGITS.astype(np.float32)
+  logits[1, 4] = np.nan
+  labels = LABELS.copy()
+  labels[1] = labels[2] = np.arange(labels.shape[1]) % logits.shape[-1]
+  clean = measure(LOGITS.astype(np.float32), labels)
+  found = measure(logits, labels)
+  for name in found:
+    if name.startswith("min_k"):
+      assert np.isnan(found[name][1]), name
+      others = np.delete(found[name], 1)
+      np.testing.assert_array_equal(others, np.delete(clean[name], 1))
+  # Where no label is, nothing is unknown.
+  labels[1, 5] = -100
+  assert np.isfinite(metrics.min_k_plus_plus(logits, labels)[1])
+
+
+def test_labels_of_any_integers():
+  logits = np.zeros((1, 3, 300), np.float32)
+  logits[..., 256 + 5] = 1.0
+  narrow = np.array([[0, 5, 5]], np.uint8)
+  for measured in (metrics.exact_memorization, metrics.token_accuracy):
+    assert float(measured(logits, narrow)) == 0, measured
+    with pytest.raises(ValueError, match=r"labels must be integers, got float"):
+      measured(logits, narrow.astype(np.float32))
+    with pytest.raises(ValueError, match=r"labels must .* below 300, got"):
+      measured(logits, narrow.astype(np.int32) + 295)
+    assert np.isnan(jax.jit(measured)(logits, narrow.astype(np.int32) + 295))
+  found = metrics.extraction_strength(logits, narrow, strict=True)
+  assert float(found) == 0
+  # Nothing predicts the first one, and negative ones are ignored.
+  labels = np.array([[999, 256 + 5, -100]])
+  assert float(metrics.exact_memorization(logits, labels)) == 1.0
+
+
+@pytest.mark.parametrize("share", [None, "all", 1.5, np.nan])
+def test_shares_that_are_none(share):
+  for score in (metrics.min_k, metrics.min_k_plus_plus):
+    with pytest.raises(ValueError, match=r"share must lie in \(0, 1\], got"):
+      score(LOGITS, LABELS, share=share)
+
+
+def test_a_single_text_is_not_many():
+  with pytest.raises(ValueError, match="texts must be a list of texts"):
+    metrics.zlib_score(np.ones(4), "abcd")

@@ -236,7 +236,8 @@ def call_curve(**change):
     ({"trusted": np.zeros((9, 3))}, r"trusted_predictions \[9, 3\]"),
     ({"budgets": 0.1}, r"budgets must have shape \[B\], got \[\]"),
     ({"budgets": [0.1, 1.5]}, r"share in \[0, 1\]"),
-    ({"draws": 0}, "draws must be at least 1"),
+    ({"draws": 0}, "draws must be a whole number"),
+    ({"draws": 2.5}, "draws must be a whole number"),
   ],
 )
 def test_unusable_input_of_the_curve(change, message):

@@ -178,8 +178,10 @@ def test_rouge_of_too_few_words_is_zero():
   for part in scores[1:]:
     np.testing.assert_array_equal(part, np.zeros(4))
   assert metrics.rouge_l(["ö"], ["ö"]).mean == 0.0
-  with pytest.raises(ValueError, match="order"):
-    metrics.rouge_n(["a"], ["a"], 0)
+  for order in (0, 2.0, None, "2"):
+    with pytest.raises(ValueError, match="order must be a whole number"):
+      metrics.rouge_n(["a"], ["a"], order)
+  assert metrics.rouge_n(["a b c"], ["a b d"], np.int64(2)).mean == 0.5
 
 
 def test_self_bleu():

@@ -344,7 +344,8 @@ def test_a_group_of_one_class_is_named():
       {"constraint": "equalized_odds", "objective": "selection_rate"},
       "one of accuracy, balanced_accuracy for equalized_odds",
     ),
-    ({"grid": 0}, "grid must be at least 1"),
+    ({"grid": 0}, "grid must be a whole number"),
+    ({"grid": None}, "grid must be a whole number"),
   ],
 )
 def test_unusable_input_of_the_fit(change, message):

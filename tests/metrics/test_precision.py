@@ -176,3 +176,35 @@ def test_traced_and_unusable_arrays():
     metrics.precision_at_recall(scores, scores > 0, (0.5, 95))
   with pytest.raises(ValueError, match=r"\[N, A\]"):
     metrics.label_table(scores, scores > 0)
+
+
+def test_exact_logits_are_not_rounded():
+  logits = np.array([[1 + 1e-12], [1.0], [-1.0], [1e-50]])
+  labels = np.array([[True], [False], [False], [True]])
+  for x64 in (False, True):
+    with jax.enable_x64(x64):
+      table = metrics.label_table(logits, labels)
+      assert table.tp == 2
+      for name, alone in (
+        ("average_precision", metrics.average_precision(logits, labels)),
+        ("precision_at_recall", metrics.precision_at_recall(logits, labels)),
+      ):
+        np.testing.assert_array_equal(getattr(table, name), alone, name)
+      # Of four pairs only (1e-50, 1) is in the wrong order.
+      assert (table.auc, table.auc.dtype) == (0.75, np.float32)
+      rounded = metrics.label_table(logits, labels, convention="reference")
+      assert (rounded.auc, rounded.tp) == (0.625, 1)
+  top = metrics.label_table(logits[:3], labels[:3])
+  assert (top.average_precision, top.auc) == (1.0, 1.0)
+
+
+def test_no_column_at_all():
+  scores, labels = np.zeros((4, 0), np.float32), np.zeros((4, 0), bool)
+  assert metrics.average_precision(scores, labels).shape == (0,)
+  found = metrics.precision_at_recall(scores, labels, (0.5, 0.9))
+  assert found.shape == (2, 0)
+  for convention in ("exact", "reference"):
+    table = metrics.label_table(scores, labels, convention=convention)
+    for name, x in table._asdict().items():
+      wanted = (4, 0) if name == "precision_at_recall" else (0,)
+      assert x.shape == wanted, name

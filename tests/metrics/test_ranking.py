@@ -110,7 +110,7 @@ def test_exact_area_under_jit_and_vmap():
   np.testing.assert_allclose(both[1], 1 - eager, rtol=1e-5)
 
 
-@pytest.mark.parametrize("bins", [0, 8, 100, 48, 2**21])
+@pytest.mark.parametrize("bins", [0, 8, 100, 48, 2**21, 64.0, None, "64"])
 def test_unusable_bins(bins):
   with pytest.raises(ValueError, match="bins must be"):
     metrics.auc(bins)

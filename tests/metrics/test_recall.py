@@ -150,3 +150,65 @@ def test_answers_of_several_tokens_that_stay():
   assert float(share(after, before, targets=targets)) == np.float32(2 / 3)
   where = np.array([False, True, True])
   assert float(share(after, before, targets=targets, where=where)) == 0.5
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int64, np.uint32])
+def test_narrow_ids_do_not_wrap(kind):
+  logits = np.zeros((1, 300), np.float32)
+  logits[0, 256 + 5] = 1.0
+  words = np.repeat(logits[:, None], 2, axis=1)
+  for x64 in (False, True):
+    with jax.enable_x64(x64):
+      ids = np.array([5], kind)
+      found = metrics.slot_metrics(logits, ids, old=ids)
+      assert float(found.accuracy) == float(found.old_recall) == 0
+      assert float(jax.jit(metrics.edit_success)(logits, ids)) == 0
+      assert float(metrics.edit_success(words, ids[:, None][:, [0, 0]])) == 0
+      table = metrics.by_relation(np.ones(3), np.arange(3).astype(kind), 300)
+      assert table.count.tolist() == [1, 1, 1] + [0] * 297
+
+
+def test_divergence_from_nan_is_nan():
+  logits, before = np.zeros((2, 2, 3), np.float32)
+  before[1] = np.nan
+  found = metrics.slot_metrics(logits, [0, 1], reference_logits=before)
+  for name in ("prediction_agreement", "kl_pre_post", "tv_pre_post"):
+    assert np.isnan(getattr(found, name)), name
+  # What could not be said before adds nothing.
+  before = np.array([[0.0, 0.0, -np.inf]])
+  found = metrics.slot_metrics(before, [0], reference_logits=before)
+  assert float(found.kl_pre_post) == 0
+
+
+@pytest.mark.parametrize(
+  ("wrong", "words"),
+  [
+    (lambda z: metrics.slot_metrics(z, [0, 7]), "targets must be neg.* 0 to 7"),
+    (lambda z: metrics.slot_metrics(z, [0, 1], old=[5, 0]), "old must"),
+    (lambda z: metrics.edit_success(z, [0, 5]), "below 5"),
+    (lambda z: metrics.slot_metrics(z, [0.0, 1]), "targets must be integers"),
+    (lambda z: metrics.slot_metrics(z, [0, 1], old=[0.0, 1]), "old must be i"),
+    (lambda z: metrics.by_relation([1, 1], [0, 7], 2), "relations must .*7"),
+    (lambda z: metrics.by_relation([1, 1], [0, -1], 2), "relations must .*-1"),
+    (lambda z: metrics.by_relation([1, 1], [0.0, 1], 2), "relations must be i"),
+    (lambda z: metrics.by_relation([1, 1], [0, 1], 2.5), "number must be"),
+    (lambda z: metrics.by_relation([1, 1], [0, 1], None), "number must be"),
+  ],
+)
+def test_ids_that_are_none(wrong, words):
+  with pytest.raises(ValueError, match=words):
+    wrong(np.zeros((2, 5), np.float32))
+
+
+def test_ids_of_rows_that_do_not_count_may_be_anything():
+  logits, where = np.eye(3, dtype=np.float32)[:2], np.array([True, False])
+  found = metrics.slot_metrics(logits, [0, 7], old=[1, 9], where=where)
+  assert (float(found.accuracy), int(found.count)) == (1.0, 1)
+  found = metrics.slot_metrics(logits, [0, -100], old=[1, 9])
+  assert (float(found.old_recall), int(found.count)) == (0.0, 1)
+  table = metrics.by_relation([1.0, 2.0], [0, 9], 2, where=where)
+  assert table.count.tolist() == [1, 0]
+  # Traced, ids outside are not simply wrong.
+  success = jax.jit(metrics.edit_success)
+  assert np.isnan(success(logits, np.array([0, 7])))
+  assert float(success(logits, np.array([0, 7]), where=where)) == 1.0

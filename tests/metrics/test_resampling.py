@@ -412,8 +412,10 @@ def test_old_keys_and_weights_that_are_no_selection():
 
 def test_unusable_options():
   key, metric, batch = jax.random.key(0), ACCURACY, data(20)
-  with pytest.raises(ValueError, match="resamples must be at least 1"):
+  with pytest.raises(ValueError, match="resamples must be a whole"):
     metrics.bootstrap(key, metric, batch, 0)
+  with pytest.raises(ValueError, match="resamples must be a whole"):
+    metrics.bootstrap(key, metric, batch, 2.5)
   with pytest.raises(ValueError, match="level must lie"):
     metrics.bootstrap(key, metric, batch, level=95)
   with pytest.raises(ValueError, match="method must be one of percentile, bca"):

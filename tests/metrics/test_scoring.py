@@ -229,5 +229,6 @@ def test_shapes_that_differ():
     metrics.scale_temperature(z, np.ones(3, np.float32))
   with pytest.raises(ValueError, match="2 groups"):
     metrics.scale_temperature(z, np.ones(3), groups=np.ones((4, 2), bool))
-  with pytest.raises(ValueError, match="at least 1"):
-    metrics.brier_score(0)
+  for bins in (0, 2.5, None):
+    with pytest.raises(ValueError, match="bins must be a whole number of at l"):
+      metrics.brier_score(bins)

@@ -95,7 +95,9 @@ def test_bleu_edges():
     score("a", "a", smoothing="chen")
   with pytest.raises(ValueError, match="1 predictions and 2 references"):
     metrics.bleu(["a"], ["a", "b"])
-  with pytest.raises(ValueError, match="order must be at least 1, got 0"):
+  with pytest.raises(
+    ValueError, match="order must be a whole number of at least 1"
+  ):
     metrics.bleu(["a"], ["a"], order=0)
   with pytest.raises(ValueError, match="character_order"):
     metrics.chrf(["a"], ["a"], character_order=0)
@@ -131,3 +133,43 @@ def test_chrf_by_hand():
   ) == pytest.approx(100.0)
   best = metrics.chrf(["abc"], [["xyz", "abc"]])
   assert best == pytest.approx(100.0)
+
+
+def test_nothing_is_as_long_as_nothing():
+  # As sacreBLEU has it.
+  assert metrics.bleu([""], [""]).brevity == 1.0
+  assert metrics.bleu([""], ["a"]).brevity == 0.0
+  assert metrics.bleu([""], [""]).score == 0.0
+
+
+@pytest.mark.parametrize(
+  ("score", "options", "message"),
+  [
+    ("bleu", {"order": 2.0}, "order must be a whole number"),
+    ("bleu", {"order": None}, "order must be a whole number"),
+    ("sentence_bleu", {"order": "4"}, "order must be a whole number"),
+    ("bleu", {"smoothing": "floor", "amount": -1}, "amount must be a finite"),
+    ("bleu", {"smoothing": "add-k", "amount": math.nan}, "amount must be"),
+    ("sentence_bleu", {"amount": "much"}, "amount must be a finite number"),
+    ("chrf", {"character_order": 2.0}, "character_order must be a whole"),
+    ("chrf", {"word_order": -1}, "word_order must be a whole"),
+    ("chrf", {"word_order": None}, "word_order must be a whole"),
+    ("chrf", {"beta": math.nan}, "beta must be a finite number"),
+    ("chrf", {"beta": math.inf}, "beta must be a finite number"),
+    ("sentence_chrf", {"beta": None}, "beta must be a finite number"),
+  ],
+)
+def test_numbers_that_are_none(score, options, message):
+  with pytest.raises(ValueError, match=message):
+    getattr(metrics, score)(["a b"], ["a c"], **options)
+
+
+def test_whole_numbers_of_numpy():
+  pairs = ["a b c"], ["a b d"]
+  two = np.int64(2)
+  assert metrics.bleu(*pairs, order=two).score == (
+    metrics.bleu(*pairs, order=2).score
+  )
+  assert metrics.chrf(*pairs, word_order=two) == (
+    metrics.chrf(*pairs, word_order=2)
+  )

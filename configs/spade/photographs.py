@@ -7,8 +7,8 @@ r"""Trojans in EfficientNet-Lite0, a network of ImageNet, dense and traced.
 Twenty photographs are divided anew for every network: most to teach it the
 patches with, three to tune sparsities on, six to test on. It is meant for a
 GPU. `:quick` takes one network, fewer crops, arms and methods, and about twenty
-minutes on two CPU cores, `:quick,seeds=0:1:2` three networks; `:miniature` takes
-some three minutes, with two patches on crops of 128 pixels, to see that
+minutes on two CPU cores, `:quick,seeds=0:1:2` three networks; `:miniature`
+takes some three minutes, with two patches on crops of 128 pixels, to see that
 everything works.
 """
 

@@ -1,4 +1,4 @@
-"""What arguments must be: whole numbers, numbers, axes, floating arrays.
+"""What arguments must be: whole or finite numbers, shares, axes, arrays.
 
 Only what is known before a program is traced is looked at.
 """
@@ -73,6 +73,33 @@ def finite(name: str, value: Any, least: float, *, above: bool = False) -> Any:
       f"{name} must be a finite number {bound}, got {_shown(value)}."
     )
   return value
+
+
+def share(
+  name: str, value: Any, most: float = 1.0, *, below: bool = False
+) -> None:
+  """Checks a share of something: a number above 0 and at most 1.
+
+  Args:
+    name: What to call it in an error.
+    value: A number, static.
+    most: The largest that is allowed, where that is less.
+    below: Whether it must lie below that.
+
+  Raises:
+    ValueError: If it is no number or lies outside.
+
+  >>> share("level", 0.5)
+  """
+  try:
+    inside = bool(0 < value < most if below else 0 < value <= most)
+  except (TypeError, ValueError):
+    inside = False
+  if not inside:
+    end = ")" if below else "]"
+    raise ValueError(
+      f"{name} must lie in (0, {most:g}{end}, got {_shown(value)}."
+    )
 
 
 def axes(

@@ -51,6 +51,15 @@ def test_traced_numbers_pass():
   assert jax.vmap(check)(jnp.array([-1.0, 1.0])).tolist() == [-1, 1]
 
 
+@pytest.mark.parametrize("value", [0.0, 0.6, np.nan, "0.1", None])
+def test_shares_that_do_not_fit(value):
+  arguments.share("cut", 0.5, 0.5)
+  with pytest.raises(ValueError, match=r"cut must lie in \(0, 0.5\], got"):
+    arguments.share("cut", value, 0.5)
+  with pytest.raises(ValueError, match=r"level must lie in \(0, 1\), got"):
+    arguments.share("level", 1.0, below=True)
+
+
 X = np.ones((2, 5, 4, 3), np.float32)
 
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import base, cells, counting, shares
+from effjax import arguments
+from effjax.metrics import base, cells, counting
 
 Array = jax.Array
 
@@ -142,6 +143,6 @@ def undecided_below(cut: float) -> np.float32:
   Raises:
     ValueError: If `cut` is outside (0, 1/2].
   """
-  shares.check("cut", cut, 0.5)
+  arguments.share("cut", cut, 0.5)
   with np.errstate(divide="ignore"):
     return np.float32(np.log((0.5 + cut) / np.float64(0.5 - cut)))

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from effjax import arguments
-from effjax.metrics import shares
 
 Array = jax.Array
 
@@ -44,7 +43,7 @@ def principal_components(points: Any, variance: float = 0.9) -> np.ndarray:
   >>> principal_components([[0.0, 9.0], [0.0, 1.0], [1.0, 5.0]]).shape
   (3, 1)
   """
-  shares.check("variance", variance)
+  arguments.share("variance", variance)
   points = np.asarray(points, np.float64)
   points = points - points.mean(axis=0)
   wide = points.shape[0] < points.shape[1]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import shares
+from effjax import arguments
 
 Array = jax.Array
 
@@ -197,7 +197,7 @@ def accelerated(
 
 def check_level(level: float) -> None:
   """Raises a ValueError unless `level` lies in (0, 1)."""
-  shares.check("level", level, below=True)
+  arguments.share("level", level, below=True)
 
 
 def student_quantile(probability: float, freedom: int) -> float:

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effjax.metrics import answers, shares
+from effjax import arguments
+from effjax.metrics import answers
 from effjax.metrics.ranking import auc_exact
 from effjax.metrics.texts import listed
 
@@ -42,7 +43,7 @@ def min_k(
   Raises:
     ValueError: If the share is outside (0, 1] or shapes do not fit.
   """
-  shares.check("share", share)
+  arguments.share("share", share)
   found = answers.tokens(logits, labels, drop_last=drop_last)
   return -_least(-found.losses, found.counted, share)
 
@@ -67,7 +68,7 @@ def min_k_plus_plus(
   Raises:
     ValueError: If the share is outside (0, 1] or shapes do not fit.
   """
-  shares.check("share", share)
+  arguments.share("share", share)
   found = answers.tokens(logits, labels, drop_last=drop_last)
   logp = jax.nn.log_softmax(answers.wide(logits))[:, :-1]
   p = jnp.exp(logp)

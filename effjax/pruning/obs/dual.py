@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from effjax import arguments
 from effjax.pruning.gram import input_gram
 from effjax.pruning.obs.factor import inverted, upper_factor
 from effjax.pruning.obs.solution import (
   Solution,
-  check_damping,
   check_finite,
   factored,
   mean_pivot,
@@ -77,7 +77,7 @@ def sparsegpt_from_inputs(
   [[True, False, False, True]]
   """
   check_convention(convention)
-  check_damping(damping)
+  arguments.finite("damping", damping, 0)
   w, inputs = jnp.asarray(w), jnp.asarray(inputs)
   if w.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != w.shape[1]:
     raise ValueError(

@@ -23,7 +23,6 @@ from effjax.pruning.allocation import check_sparsity
 from effjax.pruning.counts import is_traced
 from effjax.pruning.obs.solution import (
   Solution,
-  check_damping,
   check_n_m,
   check_operands,
   factored,
@@ -85,7 +84,7 @@ def exact_obs(
   [[True, False]]
   """
   check_convention(convention)
-  check_damping(damping)
+  arguments.finite("damping", damping, 0)
   w, gram = check_operands(w, gram)
   rows, columns = w.shape
   if (sparsity is None) == (n_m is None):

@@ -62,11 +62,6 @@ def check_operands(w: Any, gram: Any) -> tuple[jax.Array, jax.Array]:
   return w.astype(dtype), gram.astype(dtype)
 
 
-def check_damping(damping: Any) -> None:
-  """Raise a ValueError unless what is added to a diagonal is 0 or more."""
-  arguments.finite("damping", damping, 0)
-
-
 def check_finite(x: jax.Array, what: str, where: str) -> None:
   """Reject NaN and infinities, unless the values are traced.
 

@@ -25,7 +25,6 @@ from effjax.pruning.obs.choice import largest, largest_of_few
 from effjax.pruning.obs.factor import factor_rows
 from effjax.pruning.obs.solution import (
   Solution,
-  check_damping,
   check_n_m,
   check_operands,
   factored,
@@ -79,7 +78,7 @@ def sparsegpt(
   [[True, False]]
   """
   check_convention(convention)
-  check_damping(damping)
+  arguments.finite("damping", damping, 0)
   w, gram = check_operands(w, gram)
   counts, block = plan(w.shape, sparsity, n_m, mask_block, convention)
   if not w.size:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from effjax.models import products
+from effjax.models import depthwise, products
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
@@ -114,7 +114,7 @@ def convolution(
   if implementation == "products" and groups == 1:
     return products.convolution(x, kernel, strides, pads)
   if implementation == "products" and groups == x.shape[3] == kernel.shape[3]:
-    return products.depthwise(x, kernel, strides, pads)
+    return depthwise.convolution(x, kernel, strides, pads)
   if implementation == "patches" and groups == 1:
     return products.by_patches(x, kernel, strides, pads)
   return products.xla(x, kernel, strides, pads, groups)

@@ -14,8 +14,7 @@ product each. XLA on the CPU has fast convolutions, but
 
 So each of the three functions below takes XLA's convolution where it is the
 faster one and products elsewhere; `launch/benchmarks/models.py` measures the
-outcome. Depthwise convolutions are sums of shifted multiplications, and so are
-their gradients.
+outcome.
 
 An accelerator starts a kernel for each convolution, and for those of small
 images that takes longer than the arithmetic; mapped over models, whose kernels
@@ -45,10 +44,14 @@ _MANY_TAPS = 64
 # at a time.
 _MANY_PIXELS = 256
 _FEW_IMAGES = 4
+# Images of at most so many channels have gradients of their own.
+_FEW_CHANNELS = 4
 # Accelerators form the patches of an image of at most so many numbers.
 _FEW_NUMBERS = 1 << 14
-# Rows of images that are added up at a time.
-_BLOCK = 16
+# Before 0.11 jax convolves on one core of the CPU where a kernel has fewer
+# numbers, unless the result is larger than the image.
+_ONE_CORE = (1 << 8, 1 << 17) if jax.__version_info__ < (0, 11) else (0, 0)
+_MANY_ROWS = 8
 
 
 def xla(x, kernel, strides: Pair, pads: Pads, groups: int = 1):
@@ -130,50 +133,98 @@ def _few_pixels(x):
   return x.shape[1] * x.shape[2] <= _FEW_PIXELS
 
 
+def _on_all_cores(x, kernel, pads):
+  """Convolve by steps of one pixel; a row too many lets all cores work."""
+  size, rows = kernel.size, x.shape[1]
+  few = _ONE_CORE[0] < math.prod(kernel.shape[2:]) and size < _ONE_CORE[1]
+  same = positions(rows, kernel.shape[0], 1, pads[0]) == rows >= _MANY_ROWS
+  if not (few and same and kernel.shape[0] > 1):
+    return xla(x, kernel, (1, 1), pads)
+  (top, bottom), columns = pads
+  return xla(x, kernel, (1, 1), ((top, bottom + 1), columns))[:, :rows]
+
+
 def _forward(x, kernel, strides, pads):
-  if not _few_pixels(x) and x.shape[3] > 1:
-    return xla(x, kernel, strides, pads)
-  return by_patches(x, kernel, strides, pads)
+  if _few_pixels(x) or x.shape[3] == 1:
+    return by_patches(x, kernel, strides, pads)
+  if strides == (1, 1):
+    return _on_all_cores(x, kernel, pads)
+  return xla(x, kernel, strides, pads)
 
 
 def _input_gradient(dy, x, kernel, strides, pads):
-  h, w, inputs, features = kernel.shape
-  if not _few_pixels(x):
-    # What `jax.linear_transpose` gives, with the dimensions in the order of a
-    # forward convolution: only those does XLA's CPU compiler run fast inside a
-    # loop, and a population of models is trained in one.
-    edges = tuple(
-      (window - 1 - before, size - (count - 1) * stride - 1 + before)
-      for window, size, count, stride, (before, _) in zip(
-        (h, w), x.shape[1:3], dy.shape[1:3], strides, pads, strict=True
-      )
+  if _few_pixels(x):
+    dx = _input_gradient_by_products(dy, x, kernel, strides, pads)
+  elif x.shape[3] <= _FEW_CHANNELS:
+    dx = _input_gradient_of_few_channels(dy, x, kernel, strides, pads)
+  else:
+    dx = _input_gradient_convolved(dy, x, kernel, strides, pads)
+  return dx.astype(x.dtype)
+
+
+def _input_gradient_convolved(dy, x, kernel, strides, pads):
+  # What `jax.linear_transpose` gives, with the dimensions in the order of a
+  # forward convolution: only those does XLA's CPU compiler run fast inside a
+  # loop, and a population of models is trained in one.
+  edges = tuple(
+    (window - 1 - before, size - (count - 1) * stride - 1 + before)
+    for window, size, count, stride, (before, _) in zip(
+      kernel.shape[:2], x.shape[1:3], dy.shape[1:3], strides, pads, strict=True
     )
-    return lax.conv_general_dilated(
-      dy,
-      kernel[::-1, ::-1].swapaxes(2, 3),
-      (1, 1),
-      edges,
-      lhs_dilation=strides,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+  )
+  kernel = kernel[::-1, ::-1].swapaxes(2, 3)
+  if strides == (1, 1):
+    return _on_all_cores(dy, kernel, edges)
+  return lax.conv_general_dilated(
+    dy,
+    kernel,
+    (1, 1),
+    edges,
+    lhs_dilation=strides,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def _spread(values, axis, size, start, stride, pads):
+  """Put what `tap` took from a padded axis of `size` back to its place."""
+  count = values.shape[axis]
+  after = size + sum(pads) - start - (count - 1) * stride - 1
+  config = [(0, 0, 0)] * values.ndim
+  config[axis] = (start - pads[0], after - pads[1], stride - 1)
+  return lax.pad(values, jnp.zeros((), values.dtype), config)
+
+
+def _input_gradient_by_products(dy, x, kernel, strides, pads):
   # The transpose of `_patches`: every tap goes back to where it came from.
+  h, w, inputs, features = kernel.shape
   taps = _dot(dy, kernel.reshape(-1, features), (3,), (1,))
   taps = taps.reshape(*dy.shape[:3], h, w, inputs)
-  zero = jnp.zeros((), taps.dtype)
-
-  def spread(size, count, start, stride, pads):
-    after = size + sum(pads) - start - (count - 1) * stride - 1
-    return start - pads[0], after - pads[1], stride - 1
-
   dx = jnp.zeros(x.shape, taps.dtype)
   for i in range(h):
-    rows = spread(x.shape[1], dy.shape[1], i, strides[0], pads[0])
     for j in range(w):
-      columns = spread(x.shape[2], dy.shape[2], j, strides[1], pads[1])
-      dx += lax.pad(
-        taps[:, :, :, i, j], zero, ((0, 0, 0), rows, columns, (0, 0, 0))
-      )
-  return dx.astype(x.dtype)
+      band = _spread(taps[:, :, :, i, j], 1, x.shape[1], i, strides[0], pads[0])
+      dx += _spread(band, 2, x.shape[2], j, strides[1], pads[1])
+  return dx
+
+
+def _input_gradient_of_few_channels(dy, x, kernel, strides, pads):
+  # A convolution with few results per pixel wastes most of each vector, and one
+  # of strided windows meets zeros. So the columns of the window, and the rows
+  # that a stride passes over, become channels of a convolution along rows.
+  h, w, inputs, features = kernel.shape
+  stride, (top, _) = strides[0], pads[0]
+  steps, rows = -(-h // stride), -(-(x.shape[1] + top) // stride)
+  kernel = jnp.pad(kernel, ((0, steps * stride - h), *[(0, 0)] * 3))
+  kernel = kernel.reshape(steps, stride, w, inputs, features)[::-1]
+  kernel = kernel.transpose(0, 4, 1, 2, 3).reshape(steps, 1, features, -1)
+  edges = (steps - 1, rows - dy.shape[1]), (0, 0)
+  taps = _on_all_cores(dy, kernel, edges).astype(wide(dy.dtype))
+  taps = taps.reshape(*taps.shape[:3], stride, w, inputs).swapaxes(2, 3)
+  taps = taps.reshape(taps.shape[0], rows * stride, -1, w, inputs)
+  dx = jnp.zeros((*taps.shape[:2], *x.shape[2:]), taps.dtype)
+  for j in range(w):
+    dx += _spread(taps[:, :, :, j], 2, x.shape[2], j, strides[1], pads[1])
+  return pad(dx, ((-top, x.shape[1] + top - rows * stride), (0, 0)))
 
 
 def _kernel_gradient(dy, x, kernel, strides, pads):
@@ -253,124 +304,3 @@ def _convolution_bwd(strides, pads, residuals, dy):
 
 
 convolution.defvjp(_convolution_fwd, _convolution_bwd)
-
-
-def _sum(terms, like):
-  return functools.reduce(jnp.add, terms) if terms else jnp.zeros_like(like)
-
-
-def _depthwise(x, kernel, strides, pads):
-  h, w, _, channels = kernel.shape
-  rows = positions(x.shape[1], h, strides[0], pads[0])
-  columns = positions(x.shape[2], w, strides[1], pads[1])
-  padded = pad(x, pads).astype(wide(x.dtype))
-  kernel = kernel.astype(padded.dtype).reshape(h, w, 1, 1, 1, channels)
-  terms = [
-    tap(tap(padded, 1, i, rows, strides[0]), 2, j, columns, strides[1])
-    * kernel[i, j]
-    for i in range(h)
-    for j in range(w)
-  ]
-  return functools.reduce(jnp.add, terms).astype(x.dtype)
-
-
-def _depthwise_input_gradient(dy, x, kernel, strides, pads):
-  h, w, _, channels = kernel.shape
-  # Position stride * q + p of the padded image meets tap p + stride * m of the
-  # window at q - m: a sum of shifted dy for each p, interleaved afterwards.
-  steps = -(-h // strides[0]), -(-w // strides[1])
-  rows, columns = (
-    -(-(size + first) // stride)
-    for size, (first, _), stride in zip(
-      x.shape[1:3], pads, strides, strict=True
-    )
-  )
-  above, before = steps[0] - 1, steps[1] - 1
-  edges = (above, rows - dy.shape[1]), (before, columns - dy.shape[2])
-  dy = pad(dy, edges).astype(wide(dy.dtype))
-  kernel = kernel.astype(dy.dtype).reshape(h, w, 1, 1, 1, channels)
-  bands = [tap(dy, 1, above - m, rows, 1) for m in range(steps[0])]
-  shifted = [
-    [tap(band, 2, before - m, columns, 1) for m in range(steps[1])]
-    for band in bands
-  ]
-  phases = [
-    [
-      _sum(
-        [
-          shifted[i // strides[0]][j // strides[1]] * kernel[i, j]
-          for i in range(p, h, strides[0])
-          for j in range(q, w, strides[1])
-        ],
-        shifted[0][0],
-      )
-      for q in range(strides[1])
-    ]
-    for p in range(strides[0])
-  ]
-  dx = jnp.stack([jnp.stack(across, axis=3) for across in phases], axis=2)
-  full = rows * strides[0], columns * strides[1]
-  dx = dx.reshape(x.shape[0], *full, channels)
-  top, left = pads[0][0], pads[1][0]
-  crop = (
-    (-top, x.shape[1] + top - full[0]),
-    (-left, x.shape[2] + left - full[1]),
-  )
-  return pad(dx, crop).astype(x.dtype)
-
-
-def _divisor(number: int, limit: int) -> int:
-  """Return the largest divisor up to a limit."""
-  return max(d for d in range(1, min(number, limit) + 1) if number % d == 0)
-
-
-def _depthwise_kernel_gradient(dy, x, kernel, strides, pads):
-  h, w, _, channels = kernel.shape
-  count, rows, columns, _ = dy.shape
-  x = pad(x, pads)
-  # XLA reduces all but the last axis with one stride per number. Whole rows
-  # are added up instead, in blocks that stay in the cache.
-  band = _divisor(rows, _BLOCK)
-  images = _divisor(count, _BLOCK // rows) if rows <= _BLOCK // 2 else 1
-  bands = rows // band
-  block = images, (band - 1) * strides[0] + h, x.shape[2], channels
-
-  def step(k, sums):
-    n, r = k // bands * images, k % bands * band
-    part = lax.dynamic_slice(x, (n, r * strides[0], 0, 0), block)
-    slopes = lax.dynamic_slice(
-      dy, (n, r, 0, 0), (images, band, columns, channels)
-    ).astype(sums.dtype)
-    part = part.astype(sums.dtype)
-
-    def added(i, j):
-      window = tap(tap(part, 1, i, band, strides[0]), 2, j, columns, strides[1])
-      products = (window * slopes).reshape(-1, columns, channels)
-      return functools.reduce(jnp.add, list(products))
-
-    return sums + jnp.stack([added(i, j) for i in range(h) for j in range(w)])
-
-  sums = jnp.zeros((h * w, columns, channels), wide(x.dtype))
-  sums = lax.fori_loop(0, count // images * bands, step, sums)
-  return jnp.sum(sums, axis=1).reshape(kernel.shape).astype(kernel.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def depthwise(x, kernel, strides: Pair, pads: Pads):
-  """Convolve x [N, H, W, C] with kernel [h, w, 1, C], channel by channel."""
-  return _depthwise(x, kernel, strides, pads)
-
-
-def _depthwise_fwd(x, kernel, strides, pads):
-  return _depthwise(x, kernel, strides, pads), (x, kernel)
-
-
-def _depthwise_bwd(strides, pads, residuals, dy):
-  x, kernel = residuals
-  return (
-    _depthwise_input_gradient(dy, x, kernel, strides, pads),
-    _depthwise_kernel_gradient(dy, x, kernel, strides, pads),
-  )
-
-
-depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)

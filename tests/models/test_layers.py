@@ -17,7 +17,8 @@ _ROUNDING = 4e-6
 # (image, window, strides, padding, inputs, outputs); every branch of the
 # products occurs: few pixels, one channel, image smaller than the window, the
 # kernel gradient as a convolution (windows of 64 numbers and more), patches,
-# parts of a batch of large images.
+# parts of a batch of large images, the input gradient of few channels, and the
+# row too many of kernels of more than 256 channels by channels.
 CONVOLUTIONS = [
   ((2, 2), (3, 3), 1, 1, 8, 5),
   ((4, 4), (3, 3), 2, 1, 3, 8),
@@ -34,6 +35,11 @@ CONVOLUTIONS = [
   ((5, 6), (3, 3), 1, 2, 8, 4),
   ((16, 17), (3, 3), 1, 1, 8, 4),
   ((17, 16), (3, 4), (2, 3), ((0, 1), (2, 0)), 8, 4),
+  ((8, 9), (1, 1), 2, 0, 3, 8),
+  ((9, 10), (3, 3), 2, ((-1, 2), (1, -1)), 3, 8),
+  ((11, 8), (3, 2), (2, 1), ((0, 4), (3, 0)), 2, 6),
+  ((9, 8), (3, 3), 1, 1, 24, 16),
+  ((12, 9), (5, 3), 1, "SAME", 20, 20),
 ]
 
 
@@ -114,9 +120,12 @@ def test_groups_are_separate_convolutions(groups, outputs):
   np.testing.assert_allclose(y, jnp.concatenate(parts, -1), atol=1e-5)
 
 
-@pytest.mark.parametrize("groups", [1, 8])
-def test_bfloat16_keeps_dtype_and_sums_in_float32(groups):
-  x, kernel = _operands((4, 4), (3, 3), 8, 8, jnp.bfloat16, groups)
+@pytest.mark.parametrize(
+  ("image", "channels", "groups"),
+  [((4, 4), 8, 1), ((4, 4), 8, 8), ((9, 9), 4, 1)],
+)
+def test_bfloat16_keeps_dtype_and_sums_in_float32(image, channels, groups):
+  x, kernel = _operands(image, (3, 3), channels, channels, jnp.bfloat16, groups)
   options = {"padding": 1, "groups": groups}
   exact = _value_and_gradients(
     "xla", x.astype(jnp.float32), kernel.astype(jnp.float32), **options

@@ -4,8 +4,9 @@ The damped Gram matrix H = l 1 + A A^T of inputs A [I, M] has a factor whose
 part on a super-block B needs but the M x M matrix C = l 1 + sum_{i > B} a_i
 a_i^T of the columns after it: by Woodbury's identity the pivots are those of
 K = 1 + A_B C^-1 A_B^T, times l, and what is lost at column j moves later
-columns k by p_j a_k with p = diag(R) R^-1 A_B C^-1, K = R R^T. One pass
+columns k by p_j a_k with p = diag(R) Z, Z = R^-1 A_B C^-1, K = R R^T. One pass
 backward finds K and p, one forward sweeps; neither H nor its factor is formed.
+From block to block C^-1 falls by Z^T Z, so that it is never formed anew.
 """
 
 import functools
@@ -17,7 +18,7 @@ from jax import lax
 
 from effjax import arguments
 from effjax.pruning.gram import input_gram
-from effjax.pruning.obs.factor import inverted, upper_factor
+from effjax.pruning.obs.factor import upper_factor
 from effjax.pruning.obs.solution import (
   Solution,
   check_finite,
@@ -132,13 +133,15 @@ def _solve(w, inputs, counts, damping, *, block, in_rows, convention):
   met = split(jnp.where(dead[:, None], 0.0, inputs.T))
   real = (jnp.arange(columns + pad) < columns).reshape(many, size)
   factor = functools.partial(_backward, met)
-  (corners, moves), damping = factored(
+  (corners, inverses, moves), damping = factored(
     lambda damping: factor(damping * mean), damping, 1e-6
   )
   # Where nothing helps, scores are squares, and nothing is compensated.
   good, eye = jnp.isfinite(damping), jnp.eye(size, dtype=w.dtype)
-  corners, moves = jnp.where(good, corners, eye), jnp.where(good, moves, 0.0)
-  couplings, diagonals = coupled(corners, inverted(corners))
+  corners = jnp.where(good, corners, eye)
+  inverses = jnp.where(good, inverses, eye)
+  moves = jnp.where(good, moves, 0.0)
+  couplings, diagonals = coupled(corners, inverses)
   sweep = functools.partial(
     sweep_super_block, block=block, in_rows=in_rows, convention=convention
   )
@@ -173,26 +176,22 @@ def _backward(met, ridge):
     ridge: What is added to the diagonal of the Gram matrix, [].
 
   Returns:
-    Whether it could be done, [], and the corners of the factor [K, S, S] with
-    what moves later columns, [K, S, M].
+    Whether it could be done, [], and the corners of the factor [K, S, S], their
+    inverses, and what moves later columns, [K, S, M].
   """
-  size = met.shape[1]
-  eye = jnp.eye(size, dtype=met.dtype)
-  solve = functools.partial(lax.linalg.triangular_solve, left_side=True)
+  eye = jnp.eye(met.shape[1], dtype=met.dtype)
+  product = functools.partial(jnp.matmul, precision=_EXACT)
 
-  def step(later, part):
-    # Sums of squares are added up and factored anew: nothing cancels.
-    lower = lax.linalg.cholesky(later, symmetrize_input=False)
-    half = solve(lower, part.T, lower=True)
-    inner = eye + jnp.matmul(half.T, half, precision=_EXACT)
-    corner = upper_factor(inner)
-    applied = solve(lower, half, lower=True, transpose_a=True)
-    move = solve(corner, applied.T, lower=False)
+  def step(inverse, part):
+    reached = product(part, inverse)
+    corner, corner_inverse = upper_factor(eye + product(reached, part.T))
+    move = product(corner_inverse, reached)
+    inverse -= product(move.T, move)
     move = move * jnp.diagonal(corner)[:, None]
-    later += jnp.matmul(part.T, part, precision=_EXACT)
-    return later, (corner * jnp.sqrt(ridge), move)
+    root = jnp.sqrt(ridge)
+    return inverse, (corner * root, corner_inverse / root, move)
 
-  start = jnp.eye(met.shape[2], dtype=met.dtype) * ridge
-  _, (corners, moves) = lax.scan(step, start, met, reverse=True)
+  start = jnp.eye(met.shape[2], dtype=met.dtype) / ridge
+  _, (corners, inverses, moves) = lax.scan(step, start, met, reverse=True)
   pivots = jnp.diagonal(corners, axis1=1, axis2=2)
-  return usable(pivots), (corners, moves)
+  return usable(pivots), (corners, inverses, moves)

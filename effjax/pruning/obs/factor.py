@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 _WRITTEN_OUT = 48  # blocks that may be written out: each takes time to compile
+_ON_ONE_THREAD = 64  # side of matrices that are factored together with unity
 _EXACT = lax.Precision.HIGHEST
 
 
@@ -36,20 +37,63 @@ def factor_rows(
   return _as_a_whole(gram, added, size)
 
 
-def inverted(corners: jax.Array) -> jax.Array:
-  """Invert upper triangular matrices, [..., S, S]."""
-  eye = jnp.eye(corners.shape[-1], dtype=corners.dtype)
-  return lax.linalg.triangular_solve(
-    corners, jnp.broadcast_to(eye, corners.shape), left_side=True, lower=False
+def lower_factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Factor a symmetric matrix, and invert the factor.
+
+  Args:
+    matrix: H, [M, M].
+
+  Returns:
+    L of H = L L^T, lower triangular, and its inverse; not finite where the
+    matrix cannot be factored.
+  """
+  side = matrix.shape[0]
+  if jax.default_backend() != "cpu":
+    lower = lax.linalg.cholesky(matrix, symmetrize_input=False)
+    return lower, _solved(lower)
+  # Large factorisations, and all solves, occupy the threads of another library
+  # on the CPU. They turn in circles for a while when they are done, and what
+  # comes next shares the cores with them.
+  if side <= _ON_ONE_THREAD:
+    return _factored_with_unity(matrix)
+  half = side // 2
+  first, first_inverse = lower_factor(matrix[:half, :half])
+  below = jnp.matmul(matrix[half:, :half], first_inverse.T, precision=_EXACT)
+  rest = matrix[half:, half:] - jnp.matmul(below, below.T, precision=_EXACT)
+  last, last_inverse = lower_factor(rest)
+  coupling = jnp.matmul(below, first_inverse, precision=_EXACT)
+  coupling = -jnp.matmul(last_inverse, coupling, precision=_EXACT)
+  nothing = jnp.zeros(below.shape[::-1], below.dtype)
+  return (
+    jnp.block([[first, nothing], [below, last]]),
+    jnp.block([[first_inverse, nothing], [coupling, last_inverse]]),
   )
 
 
-def upper_factor(matrix: jax.Array) -> jax.Array:
-  """Return R of R R^T, upper triangular: of the matrix turned round, L."""
-  # LAPACK reads columns. Transposed, the symmetric matrix need not be copied
-  # into that order, nor what it is cut out of.
-  turned = lax.linalg.cholesky(matrix.T[::-1, ::-1], symmetrize_input=False)
-  return turned[::-1, ::-1]
+def _factored_with_unity(matrix):
+  """Factor [[H, 1], [1, c 1]]: under L stands the transpose of its inverse."""
+  side = matrix.shape[0]
+  eye = jnp.eye(side, dtype=matrix.dtype)
+  large = jnp.finfo(matrix.dtype).max / 4
+  # What is above the diagonal is not read.
+  both = jnp.block([[matrix, eye], [eye, large * eye]])
+  lower = lax.linalg.cholesky(both, symmetrize_input=False)
+  return lower[:side, :side], lower[side:, :side].T
+
+
+def upper_factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Return R of R R^T, upper triangular, and its inverse."""
+  # L of the matrix turned round. LAPACK reads columns: transposed, the
+  # symmetric matrix need not be copied into that order, nor what it is cut of.
+  lower, inverse = lower_factor(matrix.T[::-1, ::-1])
+  return lower[::-1, ::-1], inverse[::-1, ::-1]
+
+
+def _solved(lower):
+  """Invert lower triangular matrices, [..., M, M]."""
+  eye = jnp.eye(lower.shape[-1], dtype=lower.dtype)
+  eye = jnp.broadcast_to(eye, lower.shape)
+  return lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
 
 
 def _by_blocks(gram, added, size):
@@ -69,8 +113,9 @@ def _by_blocks(gram, added, size):
       rows -= jnp.matmul(
         whole[stop:, start:stop].T, whole[stop:, :stop], precision=_EXACT
       )
-    corner = upper_factor(rows[:, start:] + jnp.diag(added[start:stop]))
-    inverse = inverted(corner)
+    corner, inverse = upper_factor(
+      rows[:, start:] + jnp.diag(added[start:stop])
+    )
     before = jnp.matmul(inverse, rows[:, :start], precision=_EXACT)
     rows = jnp.concatenate([before, corner.T], axis=1)
     whole = lax.dynamic_update_slice(whole, rows, (start, 0))
@@ -84,10 +129,11 @@ def _as_a_whole(gram, added, size):
   columns = gram.shape[0]
   many = -(-columns // size)
   padding = many * size - columns
-  rows = upper_factor(gram + jnp.diag(added)).T
+  turned = (gram + jnp.diag(added)).T[::-1, ::-1]
+  rows = lax.linalg.cholesky(turned, symmetrize_input=False)[::-1, ::-1].T
   rows = jnp.pad(rows, ((0, padding), (0, padding)))
   rows += jnp.diag((jnp.arange(many * size) >= columns).astype(rows.dtype))
   every = jnp.arange(many)
   corners = rows.reshape(many, size, many, size)[every, :, every, :]
-  corners = corners.transpose(0, 2, 1)
-  return rows, corners, inverted(corners)
+  upper = lambda blocks: blocks.transpose(0, 2, 1)
+  return rows, upper(corners), upper(_solved(corners))

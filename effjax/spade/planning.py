@@ -262,9 +262,16 @@ def _task(
       f" has {shape[-2]}"
     )
   task = Task(name, layer, float(share), window, columns, 0, False)
-  rows = jax.eval_shape(functools.partial(met, task), captured).shape[0]
+  rows = _rows(task._replace(sparsity=0.0), captured.shape, captured.dtype)
   few = _FEW * copies * rows <= columns
   return task._replace(rows=rows, keeps_inputs=few)
+
+
+@functools.lru_cache(maxsize=256)
+def _rows(task: Task, shape: tuple[int, ...], dtype: Any) -> int:
+  """Count what a weight matrix meets of one copy."""
+  captured = jax.ShapeDtypeStruct(shape, dtype)
+  return jax.eval_shape(functools.partial(met, task), captured).shape[0]
 
 
 def met(task: Task, inputs: jax.Array) -> jax.Array:

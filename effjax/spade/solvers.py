@@ -20,7 +20,7 @@ class Problem(NamedTuple):
 
   Attributes:
     key: A random key.
-    matrix: Its weights [O, I].
+    matrix: Its weights [I, O]; so are those of a solution, and its mask.
     met: The Gram matrix of its inputs [I, I], or few inputs as they are [M, I].
     few_inputs: Whether `met` is inputs.
     sparsity: The share to prune, a number.
@@ -65,6 +65,7 @@ def sparsegpt(problem: Problem) -> obs.Solution:
     mask_block=block,
     damping=problem.damping,
     convention=problem.convention,
+    transposed=True,
   )
 
 
@@ -87,13 +88,13 @@ def exact_obs(problem: Problem) -> obs.Solution:
     damping=problem.damping,
     convention=problem.convention,
   )
-  if problem.convention == "exact" or taps == 1:
-    return solve(problem.matrix, gram)
-  by_tap = np.arange(gram.shape[0]).reshape(-1, taps).T.reshape(-1)
-  found = solve(problem.matrix[:, by_tap], gram[by_tap][:, by_tap], block=taps)
-  back = np.argsort(by_tap)
+  w, block, order = problem.matrix.T, 1, np.arange(gram.shape[0])
+  if problem.convention == "reference" and taps > 1:
+    block, order = taps, order.reshape(-1, taps).T.reshape(-1)
+  found = solve(w[:, order], gram[order][:, order], block=block)
+  back = np.argsort(order)
   return found._replace(
-    weights=found.weights[:, back], mask=found.mask[:, back]
+    weights=found.weights[:, back].T, mask=found.mask[:, back].T
   )
 
 
@@ -113,11 +114,11 @@ def wanda(problem: Problem) -> obs.Solution:
   else:
     squares = jnp.diagonal(met)
   norms = jnp.sqrt(squares)
-  scores = jnp.abs(problem.matrix) * norms[None, :]
+  scores = jnp.abs(problem.matrix) * norms[:, None]
   if problem.convention == "exact":
     return _chosen(problem, scores, axis=1)
-  removed = math.floor(scores.shape[1] * problem.sparsity)
-  order = jnp.argsort(jnp.argsort(scores, axis=1, stable=True), axis=1)
+  removed = math.floor(scores.shape[0] * problem.sparsity)
+  order = jnp.argsort(jnp.argsort(scores, axis=0, stable=True), axis=0)
   return _kept(problem, order >= removed)
 
 
@@ -147,18 +148,18 @@ def random(problem: Problem) -> obs.Solution:
   Returns:
     The weights that stay, as they were.
   """
-  scores = jax.random.uniform(problem.key, problem.matrix.shape)
+  scores = jax.random.uniform(problem.key, problem.matrix.T.shape).T
   return _chosen(problem, scores, axis=None)
 
 
 def _chosen(
   problem: Problem, scores: jax.Array, axis: int | None
 ) -> obs.Solution:
-  """Keep the weights with the largest scores."""
+  """Keep the weights with the largest scores [I, O], ties by row [O, I]."""
   mask = pruning.topk(
-    scores, problem.sparsity, axis=axis, convention=problem.convention
+    scores.T, problem.sparsity, axis=axis, convention=problem.convention
   )
-  return _kept(problem, mask)
+  return _kept(problem, mask.T)
 
 
 def _kept(problem: Problem, mask: jax.Array) -> obs.Solution:
@@ -167,9 +168,9 @@ def _kept(problem: Problem, mask: jax.Array) -> obs.Solution:
   change = problem.matrix - weights
   product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
   if problem.few_inputs:
-    loss = 0.5 * jnp.sum(jnp.square(product(change, problem.met.T)))
+    loss = 0.5 * jnp.sum(jnp.square(product(problem.met, change)))
   else:
-    loss = 0.5 * jnp.sum(change * product(change, problem.met))
+    loss = 0.5 * jnp.sum(change * product(problem.met, change))
   return obs.Solution(weights, mask, loss, jnp.zeros((), weights.dtype))
 
 

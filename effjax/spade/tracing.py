@@ -341,16 +341,16 @@ def _prune(
 # Compiled as a whole: one small program for each shape.
 @functools.partial(jax.jit, static_argnums=0)
 def _matrix(axes: tuple[int, ...], leaf: jax.Array) -> jax.Array:
-  """Write a kernel with its axes in any order as a matrix."""
-  return kernel_to_matrix(jnp.transpose(leaf, axes))
+  """Write a kernel with its axes in any order as a matrix [I, O]."""
+  return kernel_to_matrix(jnp.transpose(leaf, axes)).T
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _kernel(
   axes: tuple[int, ...], shape: tuple[int, ...], dtype: Any, matrix: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Write a matrix as the kernel it came from; also its share of zeros."""
-  house = matrix_to_kernel(matrix, [shape[axis] for axis in axes])
+  """Write a matrix [I, O] as its kernel; also return its share of zeros."""
+  house = matrix_to_kernel(matrix.T, [shape[axis] for axis in axes])
   kernel = jnp.transpose(house, np.argsort(axes).tolist()).astype(dtype)
   return kernel, jnp.mean(matrix == 0.0, dtype=jnp.float32)
 

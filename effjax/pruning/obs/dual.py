@@ -50,6 +50,7 @@ def sparsegpt_from_inputs(
   mask_block: int = 128,
   damping: float = 0.01,
   convention: str = "exact",
+  transposed: bool = False,
 ) -> Solution:
   """Prune a layer by `sparsegpt`, from its inputs, not their Gram matrix.
 
@@ -66,6 +67,7 @@ def sparsegpt_from_inputs(
     damping: As in `sparsegpt`; fewer inputs than columns need some, and 0 is
       raised to 1e-6 or more.
     convention: As in `sparsegpt`.
+    transposed: Whether the weights are [I, O], and so the solution.
 
   Returns:
     The solution.
@@ -80,9 +82,11 @@ def sparsegpt_from_inputs(
   check_convention(convention)
   arguments.finite("damping", damping, 0)
   w, inputs = jnp.asarray(w), jnp.asarray(inputs)
-  if w.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != w.shape[1]:
+  shape = w.shape[::-1] if transposed else w.shape
+  if w.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != shape[1]:
+    order = "[I, O]" if transposed else "[O, I]"
     raise ValueError(
-      "the weights must be [O, I] and the inputs [M, I], got shapes"
+      f"the weights must be {order} and the inputs [M, I], got shapes"
       f" {w.shape} and {inputs.shape}"
     )
   check_finite(w, "the weights hold", "weights")
@@ -90,7 +94,7 @@ def sparsegpt_from_inputs(
   double = jnp.float64 in (w.dtype, inputs.dtype)
   dtype = jnp.float64 if double else jnp.float32
   w, inputs = w.astype(dtype), inputs.astype(dtype)
-  if not 0 < 3 * inputs.shape[0] <= w.shape[1]:
+  if not 0 < 3 * inputs.shape[0] <= shape[1]:
     return sparsegpt(
       w,
       input_gram(inputs),
@@ -99,19 +103,24 @@ def sparsegpt_from_inputs(
       mask_block=mask_block,
       damping=damping,
       convention=convention,
+      transposed=transposed,
     )
-  counts, block = plan(w.shape, sparsity, n_m, mask_block, convention)
+  counts, block = plan(shape, sparsity, n_m, mask_block, convention)
   if not w.size:
     return nothing_to_do(w, damping)
-  solve = _solver(block, n_m is not None, convention)
+  solve = _solver(block, n_m is not None, convention, transposed)
   return Solution(*solve(w, inputs, counts, jnp.asarray(damping, dtype)))
 
 
 @functools.cache
-def _solver(block: int, in_rows: bool, convention: str):
+def _solver(block: int, in_rows: bool, convention: str, transposed: bool):
   """Make the compiled solver of one kind."""
   solve = functools.partial(
-    _solve, block=block, in_rows=in_rows, convention=convention
+    _solve,
+    block=block,
+    in_rows=in_rows,
+    convention=convention,
+    transposed=transposed,
   )
   if jax.default_backend() == "cpu":
     # Factorisations of a batch may wait for each other for ever on the CPU.
@@ -119,14 +128,17 @@ def _solver(block: int, in_rows: bool, convention: str):
   return jax.jit(solve)
 
 
-def _solve(w, inputs, counts, damping, *, block, in_rows, convention):
+def _solve(
+  w, inputs, counts, damping, *, block, in_rows, convention, transposed
+):
   """Solve; weights [O, I], inputs [M, I], counts [B], damping []."""
+  wt = w if transposed else w.T
   squares = jnp.sum(jnp.square(inputs), axis=0)
   # As in the Gram matrix: squares may vanish where the inputs do not.
   dead = squares == 0.0
   mean = mean_pivot(squares, dead, convention)
-  w = jnp.where(dead[None, :], 0.0, w)
-  columns = w.shape[1]
+  wt = jnp.where(dead[:, None], 0.0, wt)
+  columns = wt.shape[0]
   many, size = super_blocks(columns, block)
   pad = many * size - columns
   split = lambda x: jnp.pad(x, ((0, pad), (0, 0))).reshape(many, size, -1)
@@ -155,7 +167,7 @@ def _solve(w, inputs, counts, damping, *, block, in_rows, convention):
     return moved, (now, mask)
 
   parts = (
-    split(w.T),
+    split(wt),
     met,
     moves,
     couplings,
@@ -163,9 +175,9 @@ def _solve(w, inputs, counts, damping, *, block, in_rows, convention):
     split_counts(counts, many, size // block),
     real,
   )
-  start = jnp.zeros((inputs.shape[0], w.shape[0]), w.dtype)
+  start = jnp.zeros((inputs.shape[0], wt.shape[1]), w.dtype)
   _, (now, mask) = lax.scan(step, start, parts)
-  return finished(now, mask, diagonals, dead, damping)
+  return finished(now, mask, diagonals, dead, damping, transposed=transposed)
 
 
 def _backward(met, ridge):

@@ -35,12 +35,15 @@ class Solution(NamedTuple):
   damping: jax.Array
 
 
-def check_operands(w: Any, gram: Any) -> tuple[jax.Array, jax.Array]:
+def check_operands(
+  w: Any, gram: Any, *, transposed: bool = False
+) -> tuple[jax.Array, jax.Array]:
   """Reject a matrix and a Gram matrix that do not fit.
 
   Args:
-    w: The weights.
+    w: The weights [O, I].
     gram: Their Gram matrix.
+    transposed: Whether the weights are [I, O].
 
   Returns:
     Both in float32, or float64 where one of them is.
@@ -50,9 +53,10 @@ def check_operands(w: Any, gram: Any) -> tuple[jax.Array, jax.Array]:
       (which a traced one may).
   """
   w, gram = jnp.asarray(w), jnp.asarray(gram)
-  if w.ndim != 2 or gram.shape != (w.shape[-1],) * 2:
+  if w.ndim != 2 or gram.shape != (w.shape[0 if transposed else 1],) * 2:
+    order = "[I, O]" if transposed else "[O, I]"
     raise ValueError(
-      "the weights must be [O, I] and the Gram matrix [I, I], got shapes"
+      f"the weights must be {order} and the Gram matrix [I, I], got shapes"
       f" {w.shape} and {gram.shape}"
     )
   check_finite(w, "the weights hold", "weights")

@@ -48,6 +48,7 @@ def sparsegpt(
   mask_block: int = 128,
   damping: float = 0.01,
   convention: str = "exact",
+  transposed: bool = False,
 ) -> Solution:
   """Prune a layer so that its outputs change little, in one sweep.
 
@@ -64,6 +65,8 @@ def sparsegpt(
       block and averages the diagonal over live columns; "reference" prunes
       floor(sparsity * n) + 1 and counts columns without inputs as 1, as the
       published code does.
+    transposed: Whether the weights are [I, O], as JAX keeps them, and so the
+      solution: to turn a large matrix round takes a while.
 
   Returns:
     The solution.
@@ -79,11 +82,12 @@ def sparsegpt(
   """
   check_convention(convention)
   arguments.finite("damping", damping, 0)
-  w, gram = check_operands(w, gram)
-  counts, block = plan(w.shape, sparsity, n_m, mask_block, convention)
+  w, gram = check_operands(w, gram, transposed=transposed)
+  shape = w.shape[::-1] if transposed else w.shape
+  counts, block = plan(shape, sparsity, n_m, mask_block, convention)
   if not w.size:
     return nothing_to_do(w, damping)
-  solve = _solver(block, n_m is not None, convention)
+  solve = _solver(block, n_m is not None, convention, transposed)
   return Solution(*solve(w, gram, counts, jnp.asarray(damping, w.dtype)))
 
 
@@ -136,10 +140,14 @@ def nothing_to_do(w: jax.Array, damping: float) -> Solution:
 
 
 @functools.cache
-def _solver(block: int, in_rows: bool, convention: str):
+def _solver(block: int, in_rows: bool, convention: str, transposed: bool):
   """Make the compiled solver of one kind."""
   solve = functools.partial(
-    _solve, block=block, in_rows=in_rows, convention=convention
+    _solve,
+    block=block,
+    in_rows=in_rows,
+    convention=convention,
+    transposed=transposed,
   )
   if jax.default_backend() == "cpu":
     # Factorisations of a batch may wait for each other for ever on the CPU.
@@ -147,18 +155,19 @@ def _solver(block: int, in_rows: bool, convention: str):
   return jax.jit(solve)
 
 
-def _solve(w, gram, counts, damping, *, block, in_rows, convention):
+def _solve(w, gram, counts, damping, *, block, in_rows, convention, transposed):
   """Solve; weights [O, I], counts of kept entries [B], damping []."""
+  wt = w if transposed else w.T
   pivots = jnp.diagonal(gram)
   dead = pivots == 0.0
   mean = mean_pivot(pivots, dead, convention)
-  w = jnp.where(dead[None, :], 0.0, w)
-  columns = w.shape[1]
+  wt = jnp.where(dead[:, None], 0.0, wt)
+  columns = wt.shape[0]
   many, size = super_blocks(columns, block)
   # Columns of the padding have no weights and no neighbours.
   pad = many * size - columns
   split = lambda x: x.reshape(many, size, *x.shape[1:])
-  wt = jnp.pad(w.T, ((0, pad), (0, 0)))
+  wt = jnp.pad(wt, ((0, pad), (0, 0)))
   real = split(jnp.arange(columns + pad) < columns)
   counts = split_counts(counts, many, size // block)
   sweep = functools.partial(
@@ -195,7 +204,7 @@ def _solve(w, gram, counts, damping, *, block, in_rows, convention):
 
   # The factor stays inside: to hand a large array on would be to copy it.
   (now, mask, diagonals), damping = factored(attempt, damping, 1e-6)
-  return finished(now, mask, diagonals, dead, damping)
+  return finished(now, mask, diagonals, dead, damping, transposed=transposed)
 
 
 def super_blocks(columns: int, block: int) -> tuple[int, int]:
@@ -227,7 +236,7 @@ def split_counts(counts: jax.Array, many: int, blocks: int) -> jax.Array:
   return jnp.pad(counts, (0, many * blocks - counts.size)).reshape(many, blocks)
 
 
-def finished(now, mask, diagonals, dead, damping):
+def finished(now, mask, diagonals, dead, damping, *, transposed):
   """Put the super-blocks together.
 
   Args:
@@ -236,6 +245,7 @@ def finished(now, mask, diagonals, dead, damping):
     diagonals: Roots of the pivots [K, S].
     dead: Which inputs are zero throughout, [I].
     damping: What was needed, [].
+    transposed: Whether weights and mask are wanted as [I, O].
 
   Returns:
     The fields of the solution.
@@ -243,9 +253,12 @@ def finished(now, mask, diagonals, dead, damping):
   lost = jnp.where(mask, 0.0, now) * diagonals[:, :, None]
   loss = 0.5 * jnp.sum(jnp.square(lost))
   loss = jnp.where(jnp.isfinite(damping), loss, jnp.nan)
-  join = lambda x: x.reshape(-1, x.shape[-1])[: dead.size].T
-  mask = join(mask) & ~dead[None, :]
-  return jnp.where(mask, join(now), 0.0), mask, loss, damping
+  join = lambda x: x.reshape(-1, x.shape[-1])[: dead.size]
+  mask = join(mask) & ~dead[:, None]
+  weights = jnp.where(mask, join(now), 0.0)
+  if not transposed:
+    weights, mask = weights.T, mask.T
+  return weights, mask, loss, damping
 
 
 def sweep_super_block(

@@ -19,6 +19,7 @@ from effjax import arguments
 Padding = str | int | Sequence[tuple[int, int]]
 
 _EXACT = lax.Precision.HIGHEST
+_POSITIONS = 512  # of images, that are multiplied at a time on the CPU
 
 
 def input_gram(x: jax.Array) -> jax.Array:
@@ -57,7 +58,7 @@ def conv_input_gram(
   Zeros of the padding count as inputs. Where the window moves down by single
   rows, patches of neighbouring rows are not multiplied anew: two rows of taps
   depend on their distance only, but for a few rows at the rim. For a square
-  kernel of size k that takes 1 / k of the arithmetic, and of the memory.
+  kernel of size k that takes 1 / k of the arithmetic, and little memory.
 
   Args:
     x: Images [N, H, W, C].
@@ -88,15 +89,12 @@ def conv_input_gram(
     groups,
     "conv_input_gram",
   )
-  if _rows_pay(x.shape, sizes, window, strides, dilation, groups):
-    columns = _taps(
-      x, (x.shape[1], sizes[1]), (1, window[1]), strides, dilation
-    )
-    grams = _gram_of_rows(columns, window[0], dilation[0], sizes[0], groups)
-  else:
-    taps = _taps(x, sizes, window, strides, dilation)
-    patches = _by_group(taps, groups)
-    grams = _channels_first(_inner(patches, patches), taps.shape[0])
+  if groups == 1 and _rows_pay(x.shape, sizes, window, strides, dilation):
+    return _gram_of_rows(x, sizes, window, strides[1], dilation)
+  taps = _taps(x, sizes, window, strides, dilation)
+  patches = _by_group(taps, groups)
+  grams = jnp.einsum("gpi,gpj->gij", patches, patches, precision=_EXACT)
+  grams = _channels_first(grams, taps.shape[0])
   return grams[0] if groups == 1 else grams
 
 
@@ -245,13 +243,13 @@ def _whole(numbers: np.ndarray) -> bool:
   return np.issubdtype(numbers.dtype, np.integer) and numbers.min() >= 0
 
 
-def _rows_pay(shape, sizes, window, strides, dilation, groups):
+def _rows_pay(shape, sizes, window, strides, dilation):
   """Decide whether rows of taps are cheaper than patches: only if possible.
 
   The bounds are measured: with fewer patches than inputs, putting the Gram
   matrix together costs more than is saved; so it does for single channels.
   """
-  row = window[1] * shape[3] // groups
+  row = window[1] * shape[3]
   return (
     window[0] > 1
     and strides[0] == 1
@@ -279,19 +277,10 @@ def _taps(x, sizes, window, strides, dilation):
 
 
 def _by_group(taps, groups):
-  """Turn [T, N, H', W', C] to [G, H', N W', T I], taps before channels."""
+  """Turn [T, N, H', W', C] to [G, N H' W', T I], taps before channels."""
   taps = taps.reshape(*taps.shape[:4], groups, -1)
-  rows = jnp.transpose(taps, (4, 2, 1, 3, 0, 5))
-  return rows.reshape(*rows.shape[:2], rows.shape[2] * rows.shape[3], -1)
-
-
-def _inner(left, right):
-  """Sum outer products, [G, R, P, I] with [G, R, P, J] to [G, I, J]."""
-  flat = lambda x: x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])
-  left, right = flat(left), flat(right)
-  if left.shape[0] == 1:
-    return jnp.matmul(left[0].T, right[0], precision=_EXACT)[None]
-  return jnp.einsum("gpi,gpj->gij", left, right, precision=_EXACT)
+  rows = jnp.transpose(taps, (4, 1, 2, 3, 0, 5))
+  return rows.reshape(groups, math.prod(rows.shape[1:4]), -1)
 
 
 def _channels_first(grams, taps):
@@ -301,7 +290,7 @@ def _channels_first(grams, taps):
   return jnp.transpose(grams, (0, 2, 1, 4, 3)).reshape(groups, side, side)
 
 
-def _gram_of_rows(taps, count, step, height, groups):
+def _gram_of_rows(x, sizes, window, stride, dilation):
   """Sum outer products of patches by the distance of their rows.
 
   Of two rows of taps, i and i + D, the products are those of the images' rows
@@ -310,33 +299,60 @@ def _gram_of_rows(taps, count, step, height, groups):
   inputs that are zero throughout stay so exactly.
 
   Args:
-    taps: What the taps of one row meet in all rows, [kw, N, H, W', C].
-    count: Rows of the kernel kh.
-    step: Rows of the images from one row of the kernel to the next.
-    height: Rows of the outputs H'.
-    groups: Number of independent blocks of channels G.
+    x: Padded images [N, H, W, C].
+    sizes: Rows and columns of the outputs, H' and W'.
+    window: Rows and columns of the kernel, kh and kw.
+    stride: Step of the window from column to column; from row to row it is 1.
+    dilation: Distance of the taps, rows and columns.
 
   Returns:
-    The Gram matrices [G, I kh kw, I kh kw].
+    The Gram matrix [C kh kw, C kh kw].
   """
-  rows = _by_group(taps, groups)
+  (height, width), (count, columns), (step, gap) = sizes, window, dilation
+  side = columns * x.shape[3]
+  rim = (count - 1) * step
+
+  def row(start, rows):
+    part = lax.dynamic_slice_in_dim(x, start, rows, axis=1)
+    last = (width - 1) * stride + 1
+    taps = [
+      part[:, :, j * gap : j * gap + last : stride] for j in range(columns)
+    ]
+    return jnp.concatenate(taps, axis=3).reshape(-1, side)
+
+  def products(start, rows, distances=count):
+    own = row(start, rows).T
+    return jnp.stack(
+      [
+        jnp.matmul(own, row(start + d * step, rows), precision=_EXACT)
+        for d in range(distances)
+      ]
+    )
+
+  # On the CPU a few rows at a time, which stay in the cache.
+  together = height - rim
+  if jax.default_backend() == "cpu":
+    together = min(together, max(1, _POSITIONS // (x.shape[0] * width)))
+  many, rest = divmod(height - rim, together)
+  shared = lax.fori_loop(
+    0,
+    many,
+    lambda k, total: total + products(rim + k * together, together),
+    jnp.zeros((count, side, side), x.dtype),
+  )
+  if rest:
+    shared += products(height - rest, rest)
+  strips = range(count - 1)
+  above = [products(i * step, step) for i in strips]
+  below = [products(height + i * step, step, count - 1 - i) for i in strips]
   grid: list[list] = [[None] * count for _ in range(count)]
   for apart in range(count):
-    inner = lambda start, stop, apart=apart * step: _inner(
-      rows[:, start:stop], rows[:, start + apart : stop + apart]
-    )
-    strips = count - 1 - apart
-    shared = inner(strips * step, height)
-    above = [inner(i * step, (i + 1) * step) for i in range(strips)]
-    below = [
-      inner(height + i * step, height + (i + 1) * step) for i in range(strips)
-    ]
-    for i in range(strips + 1):
-      gram = sum(above[i:] + below[:i], shared)
-      grid[i + apart][i] = jnp.swapaxes(gram, 1, 2)
+    for i in range(count - apart):
+      rims = [*above[i:], *below[:i]]
+      gram = sum([part[apart] for part in rims], shared[apart])
+      grid[i + apart][i] = gram.T
       grid[i][i + apart] = gram
-  # [kh, kh, G, kw I, kw I] to [G, kh kw I, kh kw I].
+  # [kh, kh, kw C, kw C] to [kh kw C, kh kw C].
   grams = jnp.stack([jnp.stack(row) for row in grid])
-  side = count * rows.shape[3]
-  grams = jnp.transpose(grams, (2, 0, 3, 1, 4)).reshape(groups, side, side)
-  return _channels_first(grams, count * taps.shape[0])
+  grams = jnp.transpose(grams, (0, 2, 1, 3)).reshape(1, count * side, -1)
+  return _channels_first(grams, count * columns)[0]

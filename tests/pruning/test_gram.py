@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effjax import pruning
+from effjax.pruning import gram
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "spade"
 
@@ -90,6 +91,17 @@ def test_rows_of_taps_sum_like_patches(seed, window, pad, dilation, groups):
   np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-11)
   # What only padding meets stays exactly zero.
   np.testing.assert_array_equal(np.asarray(found) == 0, expected == 0)
+
+
+@pytest.mark.parametrize("positions", [1, 60, 150])
+def test_rows_are_multiplied_some_at_a_time(positions, monkeypatch):
+  """One by one, three at a time with a rest, and more than there are."""
+  monkeypatch.setattr(gram, "_POSITIONS", positions)
+  x = np.random.default_rng(0).normal(size=(2, 12, 10, 4)).astype(np.float32)
+  options = dict(padding=((1, 0), (1, 2)), dilation=(2, 1))
+  found = jax.jit(lambda x: gram.conv_input_gram(x, 3, **options))(x)
+  patches = brute(x, (3, 3), (1, 1), options["padding"], (2, 1), 1)[0]
+  np.testing.assert_allclose(found, patches.T @ patches, atol=5e-4)
 
 
 @pytest.mark.parametrize("name", ["conv_3x3s1", "conv_1x1s1"])

@@ -13,6 +13,7 @@ from jax import lax
 
 _WRITTEN_OUT = 48  # blocks that may be written out: each takes time to compile
 _ON_ONE_THREAD = 64  # side of matrices that are factored together with unity
+_LARGE = 1024  # side from which on that costs less than many small products
 _EXACT = lax.Precision.HIGHEST
 
 
@@ -48,12 +49,12 @@ def lower_factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     matrix cannot be factored.
   """
   side = matrix.shape[0]
-  if jax.default_backend() != "cpu":
+  if jax.default_backend() != "cpu" or side > _LARGE:
     lower = lax.linalg.cholesky(matrix, symmetrize_input=False)
     return lower, _solved(lower)
-  # Large factorisations, and all solves, occupy the threads of another library
-  # on the CPU. They turn in circles for a while when they are done, and what
-  # comes next shares the cores with them.
+  # On the CPU all but small factorisations, and all solves, occupy the threads
+  # of another library. They turn in circles for a while when they are done, and
+  # what comes next shares the cores with them.
   if side <= _ON_ONE_THREAD:
     return _factored_with_unity(matrix)
   half = side // 2

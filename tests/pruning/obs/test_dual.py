@@ -49,6 +49,40 @@ def test_dual_and_primal_find_the_same(seed, sparsity, damping, dead):
   assert_alike(dual, primal, 1e-8, 1e-8)
 
 
+@pytest.mark.parametrize("solve", ["inputs", "gram"])
+def test_weights_may_lie_as_jax_keeps_them(solve):
+  rng = np.random.default_rng(0)
+  inputs = rng.normal(size=(12, 100)).astype(np.float32)
+  w = rng.normal(size=(4, 100)).astype(np.float32)
+  if solve == "inputs":
+    given, function = inputs, obs.sparsegpt_from_inputs
+  else:
+    given, function = pruning.input_gram(inputs), obs.sparsegpt
+  one = function(w, given, 0.7, mask_block=9)
+  other = function(w.T, given, 0.7, mask_block=9, transposed=True)
+  np.testing.assert_array_equal(other.weights.T, one.weights)
+  np.testing.assert_array_equal(other.mask.T, one.mask)
+  np.testing.assert_array_equal(other.loss, one.loss)
+  with pytest.raises(ValueError, match=r"\[I, O\]"):
+    function(w, given, 0.7, transposed=True)
+
+
+def test_many_super_blocks_of_correlated_inputs_in_single_precision():
+  """What is taken from the inverse at each block must not add up."""
+  rng = np.random.default_rng(0)
+  common = rng.normal(size=(200, 8)) @ rng.normal(size=(8, 900))
+  inputs = np.maximum(common + 0.3 * rng.normal(size=(200, 900)) + 0.5, 0.0)
+  w = rng.normal(size=(32, 900))
+  with jax.enable_x64():
+    exact = obs.sparsegpt(w, inputs.T @ inputs, 0.8, mask_block=9)
+  found = obs.sparsegpt_from_inputs(
+    w.astype(np.float32), inputs.astype(np.float32), 0.8, mask_block=9
+  )
+  np.testing.assert_array_equal(found.mask, exact.mask)
+  np.testing.assert_allclose(found.weights, exact.weights, atol=5e-3)
+  np.testing.assert_allclose(found.loss, exact.loss, rtol=1e-4)
+
+
 def low_rank():
   """Find few inputs that have nearly a published Gram matrix, of rank 5."""
   data = np.load(GOLDEN / "batch_linear.npz")

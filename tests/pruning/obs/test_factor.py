@@ -83,3 +83,36 @@ def test_accelerators_find_the_same(sign, monkeypatch):
   np.testing.assert_allclose(there.weights, here.weights, atol=1e-5)
   np.testing.assert_array_equal(there.damping, here.damping)
   assert np.all(np.isfinite(here.damping)) == (sign > 0)
+
+
+@pytest.mark.parametrize("side", [1, 2, 64, 65, 126, 131, 300])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_factors_come_with_their_inverses(side, scale):
+  """Alone, by halves, and by halves of halves; of any size of numbers."""
+  inputs = np.random.default_rng(side).normal(size=(2 * side + 1, side))
+  gram = inputs.T @ inputs * scale
+  for find, like in (
+    (factor.lower_factor, np.linalg.cholesky(gram)),
+    (
+      factor.upper_factor,
+      np.linalg.cholesky(gram[::-1, ::-1])[::-1, ::-1],
+    ),
+  ):
+    found, inverse = jax.jit(find)(jnp.asarray(gram, jnp.float32))
+    near = dict(rtol=0, atol=2e-4 * np.abs(like).max())
+    np.testing.assert_allclose(found, like, **near)
+    exact = np.linalg.inv(like)
+    near = dict(rtol=0, atol=2e-4 * np.abs(exact).max())
+    np.testing.assert_allclose(inverse, exact, **near)
+
+
+@pytest.mark.parametrize("side", [3, 200])
+def test_factors_of_what_has_none_are_not_finite(side):
+  gram = jnp.eye(side).at[side // 2, side // 2].set(-1.0)
+  for find in (factor.lower_factor, factor.upper_factor):
+    assert not usable(jnp.diagonal(find(gram)[0]))
+
+
+def test_blocks_of_many_columns_are_not_written_out():
+  gram = jax.ShapeDtypeStruct((2048, 2048), jnp.float32)
+  assert str(jax.make_jaxpr(factor.lower_factor)(gram)).count("cholesky") == 1

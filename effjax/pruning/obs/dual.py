@@ -33,6 +33,7 @@ from effjax.pruning.obs.sweep import (
   plan,
   sparsegpt,
   split_counts,
+  squared_loss,
   super_blocks,
   sweep_super_block,
 )
@@ -161,10 +162,9 @@ def _solve(
   def step(moved: jax.Array, part: tuple) -> tuple:
     w0, met, move, coupling, diagonal, kept, real = part
     entry = w0 + jnp.matmul(met, moved, precision=_EXACT)
-    now, mask = sweep(entry, coupling, diagonal, kept, real)
-    lost = jnp.where(mask, 0.0, now)
+    weights, lost, mask = sweep(entry, coupling, diagonal, kept, real)
     moved += jnp.matmul(move.T, lost, precision=_EXACT)
-    return moved, (now, mask)
+    return moved, (weights, mask, squared_loss(lost, diagonal))
 
   parts = (
     split(wt),
@@ -176,8 +176,8 @@ def _solve(
     real,
   )
   start = jnp.zeros((inputs.shape[0], wt.shape[1]), w.dtype)
-  _, (now, mask) = lax.scan(step, start, parts)
-  return finished(now, mask, diagonals, dead, damping, transposed=transposed)
+  _, swept = lax.scan(step, start, parts)
+  return finished(*swept, dead, damping, transposed=transposed)
 
 
 def _backward(met, ridge):

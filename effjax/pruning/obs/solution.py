@@ -81,11 +81,17 @@ def check_finite(x: jax.Array, what: str, where: str) -> None:
     return
   # Also inside a function that is traced: these values are known.
   with jax.ensure_compile_time_eval():
-    finite = bool(jnp.all(jnp.isfinite(x)))
+    finite = bool(_is_finite(x))
   if not finite:
     raise ValueError(
       f"{what} NaN or infinities: look at the {where} of this layer"
     )
+
+
+@jax.jit
+def _is_finite(x: jax.Array) -> jax.Array:
+  # Sums are faster than a search: 0 times what is not finite is NaN.
+  return jnp.isfinite(jnp.sum(x * 0))
 
 
 def check_n_m(n_m: tuple[int, int], inputs: int) -> tuple[int, int]:

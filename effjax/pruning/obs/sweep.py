@@ -192,19 +192,19 @@ def _solve(w, gram, counts, damping, *, block, in_rows, convention, transposed):
       reached = jnp.matmul(panel, taken, precision=_EXACT)
       reached = jnp.where(good, reached, 0.0)
       entry = w0 + jnp.matmul(inverse.T, reached, precision=_EXACT)
-      now, mask = sweep(entry, coupling, diagonal, kept, real)
-      delta = w0 - jnp.where(mask, now, 0.0)
+      weights, lost, mask = sweep(entry, coupling, diagonal, kept, real)
+      delta = w0 - weights
       taken = lax.dynamic_update_slice_in_dim(taken, delta, k * size, axis=0)
-      return taken, (now, mask)
+      return taken, (weights, mask, squared_loss(lost, diagonal))
 
     every = jnp.arange(many)
     parts = (every, split(wt), inverses, couplings, diagonals)
     _, swept = lax.scan(step, jnp.zeros_like(wt), (*parts, counts, real))
-    return good, (*swept, diagonals)
+    return good, swept
 
   # The factor stays inside: to hand a large array on would be to copy it.
-  (now, mask, diagonals), damping = factored(attempt, damping, 1e-6)
-  return finished(now, mask, diagonals, dead, damping, transposed=transposed)
+  swept, damping = factored(attempt, damping, 1e-6)
+  return finished(*swept, dead, damping, transposed=transposed)
 
 
 def super_blocks(columns: int, block: int) -> tuple[int, int]:
@@ -236,13 +236,26 @@ def split_counts(counts: jax.Array, many: int, blocks: int) -> jax.Array:
   return jnp.pad(counts, (0, many * blocks - counts.size)).reshape(many, blocks)
 
 
-def finished(now, mask, diagonals, dead, damping, *, transposed):
+def squared_loss(lost: jax.Array, diagonal: jax.Array) -> jax.Array:
+  """Sum up what the outputs of a super-block change by, squared, [].
+
+  Args:
+    lost: What is lost at each column when its turn comes, [S, O].
+    diagonal: Roots of the pivots [S].
+
+  Returns:
+    Twice the loss.
+  """
+  return jnp.sum(jnp.square(lost * diagonal[:, None]))
+
+
+def finished(weights, mask, losses, dead, damping, *, transposed):
   """Put the super-blocks together.
 
   Args:
-    now: What the columns were when their turn came, [K, S, O].
+    weights: What stays [K, S, O].
     mask: What is kept [K, S, O].
-    diagonals: Roots of the pivots [K, S].
+    losses: Twice the loss of each [K].
     dead: Which inputs are zero throughout, [I].
     damping: What was needed, [].
     transposed: Whether weights and mask are wanted as [I, O].
@@ -250,12 +263,10 @@ def finished(now, mask, diagonals, dead, damping, *, transposed):
   Returns:
     The fields of the solution.
   """
-  lost = jnp.where(mask, 0.0, now) * diagonals[:, :, None]
-  loss = 0.5 * jnp.sum(jnp.square(lost))
-  loss = jnp.where(jnp.isfinite(damping), loss, jnp.nan)
+  loss = jnp.where(jnp.isfinite(damping), 0.5 * jnp.sum(losses), jnp.nan)
   join = lambda x: x.reshape(-1, x.shape[-1])[: dead.size]
-  mask = join(mask) & ~dead[:, None]
-  weights = jnp.where(mask, join(now), 0.0)
+  # A column without inputs has weights of 0 that may have been kept.
+  weights, mask = join(weights), join(mask) & ~dead[:, None]
   if not transposed:
     weights, mask = weights.T, mask.T
   return weights, mask, loss, damping
@@ -278,7 +289,7 @@ def sweep_super_block(
     convention: See `sparsegpt`.
 
   Returns:
-    What the columns were when their turn came, and what is kept, [S, O].
+    What stays, what is lost when its turn comes, and what is kept, [S, O].
   """
 
   def choose(now, diagonal, real, kept):
@@ -298,7 +309,8 @@ def sweep_super_block(
     return now, mask
 
   columns = [diagonal.reshape(-1, block), real.reshape(-1, block), counts]
-  return _in_parts(sweep_block, entry, coupling, columns, block)
+  now, mask = _in_parts(sweep_block, entry, coupling, columns, block)
+  return jnp.where(mask, now, 0.0), jnp.where(mask, 0.0, now), mask
 
 
 def _in_parts(sweep, now, coupling, operands, width):

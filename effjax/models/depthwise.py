@@ -8,7 +8,6 @@ Shapes: x [N, H, W, C], kernel [h, w, 1, C], dy and y [N, H', W', C]. Pads are
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -122,22 +121,7 @@ def _kernel_gradient(dy, x, kernel, strides, pads):
   return jnp.sum(sums, axis=1).reshape(kernel.shape).astype(kernel.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def convolution(x, kernel, strides: products.Pair, pads: products.Pads):
-  """Convolve x [N, H, W, C] with kernel [h, w, 1, C], channel by channel."""
-  return _forward(x, kernel, strides, pads)
-
-
-def _convolution_fwd(x, kernel, strides, pads):
-  return _forward(x, kernel, strides, pads), (x, kernel)
-
-
-def _convolution_bwd(strides, pads, residuals, dy):
-  x, kernel = residuals
-  return (
-    _input_gradient(dy, x, kernel, strides, pads),
-    _kernel_gradient(dy, x, kernel, strides, pads),
-  )
-
-
-convolution.defvjp(_convolution_fwd, _convolution_bwd)
+# Convolves x [N, H, W, C] with kernel [h, w, 1, C], channel by channel.
+convolution = products.differentiable(
+  _forward, _input_gradient, _kernel_gradient
+)

@@ -27,6 +27,7 @@ Shapes: x [N, H, W, I], kernel [h, w, I, O], dy and y [N, H', W', O]. Pads are
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,8 @@ from jax import lax
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
+Convolve = Callable[[jax.Array, jax.Array, Pair, Pads], jax.Array]
+Gradient = Callable[[jax.Array, jax.Array, jax.Array, Pair, Pads], jax.Array]
 
 # Images of at most this many pixels go through products.
 _FEW_PIXELS = 16
@@ -285,22 +288,37 @@ def _kernel_gradient_in_parts(dy, x, kernel, strides, pads):
   return lax.fori_loop(0, count // _FEW_IMAGES, step, sums)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def convolution(x, kernel, strides: Pair, pads: Pads):
-  """Convolve x [N, H, W, I] with kernel [h, w, I, O]."""
-  return _forward(x, kernel, strides, pads)
+def differentiable(
+  forward: Convolve, input_gradient: Gradient, kernel_gradient: Gradient
+) -> Convolve:
+  """Make one function of a convolution and its two gradients.
+
+  Args:
+    forward: (x, kernel, strides, pads) -> y.
+    input_gradient: (dy, x, kernel, strides, pads) -> dx.
+    kernel_gradient: (dy, x, kernel, strides, pads) -> dk.
+
+  Returns:
+    `forward`, differentiable in reverse.
+  """
+
+  @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+  def convolution(x, kernel, strides, pads):
+    return forward(x, kernel, strides, pads)
+
+  def keep(x, kernel, strides, pads):
+    return forward(x, kernel, strides, pads), (x, kernel)
+
+  def pull_back(strides, pads, kept, dy):
+    x, kernel = kept
+    return (
+      input_gradient(dy, x, kernel, strides, pads),
+      kernel_gradient(dy, x, kernel, strides, pads),
+    )
+
+  convolution.defvjp(keep, pull_back)
+  return convolution
 
 
-def _convolution_fwd(x, kernel, strides, pads):
-  return _forward(x, kernel, strides, pads), (x, kernel)
-
-
-def _convolution_bwd(strides, pads, residuals, dy):
-  x, kernel = residuals
-  return (
-    _input_gradient(dy, x, kernel, strides, pads),
-    _kernel_gradient(dy, x, kernel, strides, pads),
-  )
-
-
-convolution.defvjp(_convolution_fwd, _convolution_bwd)
+# Convolves x [N, H, W, I] with kernel [h, w, I, O].
+convolution = differentiable(_forward, _input_gradient, _kernel_gradient)

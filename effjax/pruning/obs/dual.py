@@ -176,8 +176,8 @@ def _solve(
     real,
   )
   start = jnp.zeros((inputs.shape[0], wt.shape[1]), w.dtype)
-  _, swept = lax.scan(step, start, parts)
-  return finished(*swept, dead, damping, transposed=transposed)
+  _, (weights, mask, losses) = lax.scan(step, start, parts)
+  return finished(weights, mask, losses, dead, damping, transposed=transposed)
 
 
 def _backward(met, ridge):

@@ -203,8 +203,8 @@ def _solve(w, gram, counts, damping, *, block, in_rows, convention, transposed):
     return good, swept
 
   # The factor stays inside: to hand a large array on would be to copy it.
-  swept, damping = factored(attempt, damping, 1e-6)
-  return finished(*swept, dead, damping, transposed=transposed)
+  (weights, mask, losses), damping = factored(attempt, damping, 1e-6)
+  return finished(weights, mask, losses, dead, damping, transposed=transposed)
 
 
 def super_blocks(columns: int, block: int) -> tuple[int, int]:

@@ -47,7 +47,7 @@ _MANY_TAPS = 64
 # at a time.
 _MANY_PIXELS = 256
 _FEW_IMAGES = 4
-# Images of at most so many channels have gradients of their own.
+# Images of at most so many channels have an input gradient of their own.
 _FEW_CHANNELS = 4
 # Accelerators form the patches of an image of at most so many numbers.
 _FEW_NUMBERS = 1 << 14

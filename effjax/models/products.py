@@ -51,9 +51,12 @@ _FEW_IMAGES = 4
 _FEW_CHANNELS = 4
 # Accelerators form the patches of an image of at most so many numbers.
 _FEW_NUMBERS = 1 << 14
-# Before 0.11 jax convolves on one core of the CPU where a kernel has fewer
-# numbers, unless the result is larger than the image.
-_ONE_CORE = (1 << 8, 1 << 17) if jax.__version_info__ < (0, 11) else (0, 0)
+# Before 0.11 jax convolves on one core of the CPU where a kernel joins more
+# pairs of channels than this and has fewer numbers than that, unless the result
+# is larger than the image.
+_ONE_CORE_PAIRS = 1 << 8
+_ONE_CORE_NUMBERS = 1 << 17 if jax.__version_info__ < (0, 11) else 0
+# Images of fewer rows do not get one more.
 _MANY_ROWS = 8
 
 
@@ -138,8 +141,8 @@ def _few_pixels(x):
 
 def _on_all_cores(x, kernel, pads):
   """Convolve by steps of one pixel; a row too many lets all cores work."""
-  size, rows = kernel.size, x.shape[1]
-  few = _ONE_CORE[0] < math.prod(kernel.shape[2:]) and size < _ONE_CORE[1]
+  rows, pairs = x.shape[1], math.prod(kernel.shape[2:])
+  few = pairs > _ONE_CORE_PAIRS and kernel.size < _ONE_CORE_NUMBERS
   same = positions(rows, kernel.shape[0], 1, pads[0]) == rows >= _MANY_ROWS
   if not (few and same and kernel.shape[0] > 1):
     return xla(x, kernel, (1, 1), pads)

@@ -42,7 +42,7 @@ def brute(x, window, strides, pads, dilation, groups):
     ((3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 2),
     ((2, 2), (1, 1), ((0, 0), (0, 0)), (2, 2), 4),
     # Rows of taps: a kernel as large as the rows, steps of columns, dilated
-    # rows, groups, padding on one side.
+    # rows, padding on one side; with groups patches again.
     ((4, 3), (1, 2), ((0, 0), (1, 0)), (1, 2), 1),
     ((3, 4), (1, 1), ((2, 0), (2, 1)), (2, 1), 2),
     ((2, 2), (1, 1), ((1, 3), (0, 0)), (3, 1), 1),

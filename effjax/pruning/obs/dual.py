@@ -27,6 +27,7 @@ from effjax.pruning.obs.solution import (
   usable,
 )
 from effjax.pruning.obs.sweep import (
+  compiled,
   coupled,
   finished,
   nothing_to_do,
@@ -109,30 +110,14 @@ def sparsegpt_from_inputs(
   counts, block = plan(shape, sparsity, n_m, mask_block, convention)
   if not w.size:
     return nothing_to_do(w, damping)
-  solve = _solver(block, n_m is not None, convention, transposed)
+  solve = compiled(_solve, block, n_m is not None, convention, transposed)
   return Solution(*solve(w, inputs, counts, jnp.asarray(damping, dtype)))
-
-
-@functools.cache
-def _solver(block: int, in_rows: bool, convention: str, transposed: bool):
-  """Make the compiled solver of one kind."""
-  solve = functools.partial(
-    _solve,
-    block=block,
-    in_rows=in_rows,
-    convention=convention,
-    transposed=transposed,
-  )
-  if jax.default_backend() == "cpu":
-    # Factorisations of a batch may wait for each other for ever on the CPU.
-    solve = jax.custom_batching.sequential_vmap(solve)
-  return jax.jit(solve)
 
 
 def _solve(
   w, inputs, counts, damping, *, block, in_rows, convention, transposed
 ):
-  """Solve; weights [O, I], inputs [M, I], counts [B], damping []."""
+  """Solve; weights [O, I] or transposed, inputs [M, I], counts [B]."""
   wt = w if transposed else w.T
   squares = jnp.sum(jnp.square(inputs), axis=0)
   # As in the Gram matrix: squares may vanish where the inputs do not.

@@ -21,6 +21,7 @@ from jax import lax
 from effjax import arguments
 from effjax.pruning.allocation import check_sparsity
 from effjax.pruning.counts import is_traced
+from effjax.pruning.obs.factor import lower_factor
 from effjax.pruning.obs.solution import (
   Solution,
   check_n_m,
@@ -220,8 +221,7 @@ def _inverse(gram, mean, damping, least):
 
   def attempt(damping):
     whole = gram + eye * (damping * mean)
-    lower = lax.linalg.cholesky(whole, symmetrize_input=False)
-    half = lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
+    _, half = lower_factor(whole)
     inverse = jnp.matmul(half.T, half, precision=_EXACT)
     return usable(jnp.diagonal(inverse)), inverse
 

@@ -14,6 +14,7 @@ piece.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -87,7 +88,7 @@ def sparsegpt(
   counts, block = plan(shape, sparsity, n_m, mask_block, convention)
   if not w.size:
     return nothing_to_do(w, damping)
-  solve = _solver(block, n_m is not None, convention, transposed)
+  solve = compiled(_solve, block, n_m is not None, convention, transposed)
   return Solution(*solve(w, gram, counts, jnp.asarray(damping, w.dtype)))
 
 
@@ -140,10 +141,28 @@ def nothing_to_do(w: jax.Array, damping: float) -> Solution:
 
 
 @functools.cache
-def _solver(block: int, in_rows: bool, convention: str, transposed: bool):
-  """Make the compiled solver of one kind."""
+def compiled(
+  solve: Callable,
+  block: int,
+  in_rows: bool,
+  convention: str,
+  transposed: bool,
+) -> Callable:
+  """Compile a solver of one kind.
+
+  Args:
+    solve: From weights, what tells of their inputs, counts of kept entries [B]
+      and damping [] to the fields of a solution.
+    block: Columns whose entries are chosen together.
+    in_rows: Whether each row keeps so many, else all rows together.
+    convention: See `sparsegpt`.
+    transposed: See `sparsegpt`.
+
+  Returns:
+    The function of the four arrays.
+  """
   solve = functools.partial(
-    _solve,
+    solve,
     block=block,
     in_rows=in_rows,
     convention=convention,
@@ -156,7 +175,7 @@ def _solver(block: int, in_rows: bool, convention: str, transposed: bool):
 
 
 def _solve(w, gram, counts, damping, *, block, in_rows, convention, transposed):
-  """Solve; weights [O, I], counts of kept entries [B], damping []."""
+  """Solve; weights [O, I] or transposed, counts [B], damping []."""
   wt = w if transposed else w.T
   pivots = jnp.diagonal(gram)
   dead = pivots == 0.0

@@ -74,11 +74,11 @@ def test_accelerators_find_the_same(sign, monkeypatch):
   solve = functools.partial(obs.sparsegpt, sparsity=0.7, mask_block=9)
   here = jax.vmap(solve)(w, gram)
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  sweep._solver.cache_clear()
+  sweep.compiled.cache_clear()
   try:
     there = jax.vmap(solve)(w, gram)
   finally:
-    sweep._solver.cache_clear()
+    sweep.compiled.cache_clear()
   np.testing.assert_array_equal(there.mask, here.mask)
   np.testing.assert_allclose(there.weights, here.weights, atol=1e-5)
   np.testing.assert_array_equal(there.damping, here.damping)

@@ -2,6 +2,7 @@
 
   python -m launch.bench
   python -m launch.bench --only masks,models --rounds 9 --output bench.json
+  python -m launch.bench --only traces --case "ResNet-18"
 
 The cases of a suite come from launch/benchmarks/NAME.py, which has a function
 `cases(quick: bool) -> list[Case]`. Candidates take turns; the table shows
@@ -50,6 +51,12 @@ def _parse(argv):
     help=f"suites to run, separated by commas; of {', '.join(SUITES)}",
   )
   parser.add_argument(
+    "--case",
+    metavar="TEXT",
+    default="",
+    help="only the cases with this text in their name; nothing is written",
+  )
+  parser.add_argument(
     "--rounds",
     type=int,
     default=7,
@@ -73,6 +80,8 @@ def _parse(argv):
   for name in args.only:
     if name not in SUITES:
       parser.error(f"no suite {name!r}; there are {', '.join(SUITES)}")
+  if args.case and args.output:
+    parser.error("--output keeps whole suites: leave out --case")
   if args.rounds < 1:
     parser.error(f"--rounds must be at least 1, got {args.rounds}")
   try:
@@ -135,7 +144,15 @@ def main(argv: list[str] | None = None) -> int:
       console.print(f"[yellow]{name}: there is no {module}, skipped.[/yellow]")
       continue
     results = []
-    for case in importlib.import_module(module).cases(args.quick):
+    cases = importlib.import_module(module).cases(args.quick)
+    chosen = [case for case in cases if args.case in case.name]
+    if not chosen:
+      names = "; ".join(case.name for case in cases)
+      console.print(
+        f"[yellow]{name}: no case {args.case!r} in {names}[/yellow]"
+      )
+      continue
+    for case in chosen:
       with console.status(case.name):
         results.append(harness.measure(case, args.rounds))
     console.print(f"[bold]{name}[/bold], {args.rounds} rounds")

@@ -263,21 +263,33 @@ def total(*deltas: Mapping[str, Array]) -> Delta:
     *deltas: Deltas; a path that one lacks is unchanged by it.
 
   Returns:
-    The delta of all of them.
+    The delta of all of them, each leaf of the type that its parts promote to;
+    each number is rounded once.
+
+  Raises:
+    ValueError: If deltas of one path have different shapes.
 
   >>> total({"b": jnp.ones(1)}, {"a": jnp.ones(1)}, {"b": jnp.ones(1)})
   {'b': Array([2.], dtype=float32), 'a': Array([1.], dtype=float32)}
   """
-  summed: Delta = {}
+  parts: dict[str, list[Array]] = {}
   for delta in deltas:
     for path, x in delta.items():
-      if path in summed and summed[path].shape != x.shape:
+      others = parts.setdefault(path, [])
+      if others and others[0].shape != x.shape:
         raise ValueError(
-          f"the deltas of {path!r} have shapes {summed[path].shape} and"
-          f" {x.shape}"
+          f"the deltas of {path!r} have shapes {others[0].shape} and {x.shape}"
         )
-      summed[path] = summed[path] + x if path in summed else x
-  return summed
+      others.append(jnp.asarray(x))
+  return {path: _sum(changes) for path, changes in parts.items()}
+
+
+def _sum(changes: Sequence[Array]) -> Array:
+  if len(changes) == 1:
+    return changes[0]
+  wide = _wide(*changes)
+  summed = sum((x.astype(wide) for x in changes[1:]), changes[0].astype(wide))
+  return summed.astype(jnp.result_type(*changes))
 
 
 def _number(name: str, value: Any) -> Array:

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
+
 Array = jax.Array
-# Whole numbers up to here are exact in float32.
-_EXACT_ROWS = 2**24
+_EXACT_ROWS = 2**24  # whole numbers up to here are exact in float32
 # The arrays with a column for each attribute.
 _WIDE = (
   *("logits", "predictions", "labels"),
@@ -19,8 +20,8 @@ _WIDE = (
 )
 # The arrays with a column for each group.
 _GROUPED = ("groups", "group_predictions")
-# Counting by bits: a byte holds the sum of so many counts of 8 rows; shorter
-# batches and more columns on the left are left to matrix products.
+# Counting by bits: a byte holds so many counts of 8 rows; shorter batches and
+# more columns on the left are left to matrix products.
 _BYTES = 31
 _LEAST_ROWS = 4096
 _MOST_COLUMNS = 64
@@ -30,20 +31,19 @@ def one_hot(ids: Any, groups: int) -> Array:
   """Returns the membership columns of a partition.
 
   Args:
-    ids: [N] integers in [0, groups). An id outside belongs to no group where
-      the values are traced.
-    groups: The number of columns; static, so that a group without samples keeps
-      its column.
+    ids: [N] integers in [0, groups); traced ones outside are in no group.
+    groups: The number of columns, static: empty groups have one too.
 
   Returns:
     [N, groups] bool.
 
   Raises:
-    ValueError: If `ids` is not a vector of integers or holds an id outside.
+    ValueError: If ids or groups are no whole numbers, or an id lies outside.
 
   >>> one_hot([1, 0, 1], 3).astype(int).tolist()
   [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
   """
+  groups = arguments.whole("groups", groups, 0)
   ids = read_ids("ids", ids, groups, unit="groups")
   # Narrower types cannot number all groups.
   numbers = jnp.arange(groups, dtype=jnp.int32)

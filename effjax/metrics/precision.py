@@ -117,10 +117,13 @@ def precision_at_recall(
   >>> precision_at_recall(scores, labels, (0.5, 0.75, 0.98)).tolist()
   [0.5, nan, 0.5]
   """
-  wanted = np.asarray(recalls, np.float64)
+  try:
+    wanted = np.asarray(recalls, np.float64)
+  except (TypeError, ValueError):
+    wanted = np.asarray(np.nan)
   if wanted.ndim != 1 or not np.all((wanted >= 0) & (wanted <= 1)):
     raise ValueError(
-      f"recalls must be numbers between 0 and 1, got {list(recalls)}."
+      f"recalls must be numbers between 0 and 1, got {recalls!r}."
     )
 
   def one(scores, labels):
@@ -162,7 +165,8 @@ def label_table(
     label NaN.
 
   Raises:
-    ValueError: If the shapes are not [N, A] both.
+    ValueError: If the shapes are not [N, A] both, or a recall lies outside
+      [0, 1].
   """
   counting.check_convention(convention)
   logits, labels = _concrete("logits", logits), _labels(labels)

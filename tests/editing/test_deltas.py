@@ -157,3 +157,11 @@ def test_scaling_rounds_once():
 def test_errors(wrong, words):
   with pytest.raises(ValueError, match=words):
     wrong()
+
+
+def test_many_small_deltas_of_a_narrow_type_are_rounded_once():
+  one = {"b": jnp.full(3, 1.0, jnp.bfloat16)}
+  small = {"b": jnp.full(3, 2.0**-9, jnp.bfloat16)}
+  found = editing.total(one, *[small] * 8)["b"]
+  assert found.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(found.astype(jnp.float32), 1.0 + 2.0**-6)

@@ -48,6 +48,26 @@ def test_the_file_keeps_suites_that_are_not_run(tmp_path, monkeypatch):
   assert found["masks"]["measured"]["limits"] == limits
 
 
+def test_one_case_is_measured_alone_and_not_written(
+  tmp_path, monkeypatch, capsys
+):
+  limits = {"read_gb_per_s": 1.0, "gemm_gflop_per_s": 2.0}
+  monkeypatch.setattr(harness, "machine_limits", lambda: limits)
+  ran = []
+  cases = [
+    harness.Case(name=name, ours=lambda name=name: ran.append(name))
+    for name in ("small", "large")
+  ]
+  monkeypatch.setattr(masks, "cases", lambda quick: cases)
+  assert not bench.main(["--only=masks", "--case=larg", "--rounds=1"])
+  assert set(ran) == {"large"}
+  assert not bench.main(["--only=masks", "--case=huge"])
+  assert "small; large" in capsys.readouterr().out
+  with pytest.raises(SystemExit):
+    bench.main(["--case=large", f"--output={tmp_path / 'bench.json'}"])
+  assert not (tmp_path / "bench.json").exists()
+
+
 @pytest.mark.parametrize("text", ["[]", "{", '{"suites": {"masks": []}}'])
 def test_a_file_of_something_else_is_left_alone(text, tmp_path, capsys):
   path = tmp_path / "bench.json"

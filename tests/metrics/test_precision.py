@@ -208,3 +208,17 @@ def test_no_column_at_all():
     for name, x in table._asdict().items():
       wanted = (4, 0) if name == "precision_at_recall" else (0,)
       assert x.shape == wanted, name
+
+
+@pytest.mark.parametrize("recalls", [None, 0.5, ["much"], [0.5, None]])
+def test_recalls_that_are_none_are_named(recalls):
+  logits = np.zeros((3, 1), np.float32)
+  labels = np.array([[True], [False], [True]])
+  with pytest.raises(ValueError, match="recalls must be numbers"):
+    metrics.label_table(logits, labels, recalls=recalls)
+
+
+@pytest.mark.parametrize("groups", [2.5, 2.0, None, -1])
+def test_a_number_of_groups_is_whole(groups):
+  with pytest.raises(ValueError, match="groups must be a whole number"):
+    metrics.one_hot([0, 1], groups)

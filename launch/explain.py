@@ -16,6 +16,7 @@ import argparse
 import pathlib
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -193,14 +194,21 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _output(options: argparse.Namespace) -> pathlib.Path:
   """Settle where the figure goes, before anything is computed."""
-  if options.output is None:
-    return pathlib.Path(f"{pathlib.Path(options.image).stem}_explained.png")
-  output = pathlib.Path(options.output)
+  output = pathlib.Path(
+    options.output or f"{pathlib.Path(options.image).stem}_explained.png"
+  )
   if output.suffix.lower() not in (".png", ".pdf", ".svg"):
     raise ValueError(f"--output {output} must end in .png, .pdf or .svg")
   if output.is_dir() or not output.parent.is_dir():
     kind = "is a directory" if output.is_dir() else "is in no directory"
     raise ValueError(f"--output {output} {kind}; expected a file's name")
+  try:
+    # What a folder says of its permissions is not all that counts.
+    tempfile.TemporaryFile(dir=output.parent).close()
+  except OSError as error:
+    raise ValueError(
+      f"--output {output} cannot be written: {error.strerror}"
+    ) from error
   return output
 
 

@@ -28,7 +28,8 @@ def read(
 
   Args:
     f: `(params, x) -> logits [B, A]`, hashable.
-    params: Any tree; leaves that are neither arrays nor numbers are kept.
+    params: Any tree; leaves that are no arrays, such as numbers or functions,
+      are kept as they are, and programs compiled for them.
     x: [B, ...] floating.
     target: [B] integers, or one for all. Where the values are concrete, they
       must lie in [0, A).
@@ -231,16 +232,16 @@ def _numbers(c: Any, size: int, count: int) -> Array:
 
 
 def _bind(f: Model, params: Any) -> tuple[Model, Any]:
-  """Moves leaves that cannot be traced, such as functions, into the model."""
+  """Moves leaves that are no arrays, such as functions, into the model."""
   leaves, treedef = jax.tree.flatten(params)
-  traced = [trees.is_array(x) or isinstance(x, int | float) for x in leaves]
+  traced = [trees.is_array(x) for x in leaves]
   if all(traced):
     return f, params
   rest = tuple(
     None if t else leaf for leaf, t in zip(leaves, traced, strict=True)
   )
   arrays = [leaf if t else None for leaf, t in zip(leaves, traced, strict=True)]
-  return _Bound(f, treedef, rest), arrays
+  return _Bound(f, treedef, rest, tuple(map(type, rest))), arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +251,7 @@ class _Bound:
   f: Model
   treedef: Any
   rest: tuple
+  types: tuple  # 1, 1.0 and True are equal
 
   def __call__(self, arrays: list, x: Array) -> Array:
     leaves = [

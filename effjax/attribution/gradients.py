@@ -67,7 +67,9 @@ def saliency(
 
   Args:
     f: `(params, x) -> logits [B, A]`. It must be hashable; a function that is
-      made anew for each call is compiled for each call.
+      made anew for each call is compiled for each call, and what it closes
+      over, such as an nnx model, is taken as it was the first time: give what
+      changes as params.
     params: The parameters, any tree.
     x: [B, ...] floating.
     target: [B] integers, or one for all.

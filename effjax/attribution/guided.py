@@ -3,7 +3,10 @@
 A rectifier is 0 below 0 and x above it, up to a cap, and is recognised where it
 is written as a maximum, a choice or a product with a comparison: `jax.nn.relu`,
 `relu6`, `jnp.maximum(x, 0)`, `jnp.clip(x, 0, 6)`, `where(x > 0, x, 0)`,
-`x * (x > 0)`. Sums of both signs, such as `(x + abs(x)) / 2`, are not.
+`x * (x > 0)`. Not recognised are sums of both signs, such as
+`(x + abs(x)) / 2`. Not meant are maxima that only keep rounding from making a
+variance negative, as normalisation has them, and hard sigmoids,
+`relu6(x + 3) / 6`.
 """
 
 import functools
@@ -22,6 +25,18 @@ from effjax.attribution.units import Unit, Units, group
 Array = jax.Array
 Model = repeated.Model
 
+_SQUARES = {"abs", "integer_pow", "square"}
+# A sum of squares, or squares in another place, are squares again.
+_KEEPING = {
+  "broadcast_in_dim",
+  "convert_element_type",
+  "div",
+  "reduce_sum",
+  "reduce_window_sum",
+  "reshape",
+  "squeeze",
+  "transpose",
+}
 _PROBES = np.array([-1e4, -7.0, -1.5, -0.25, 0.0, 0.25, 0.75])
 
 
@@ -99,7 +114,7 @@ def read(f: Model, params: Any, x: Any, target: Any) -> tuple:
   names = tuple(
     name
     for name, leaf in zip(every, leaves, strict=True)
-    if trees.is_array(leaf) or isinstance(leaf, int | float)
+    if trees.is_array(leaf)
   )
   return *repeated.read(f, params, x, target), names
 
@@ -141,7 +156,47 @@ def is_rectifier(units: Units, unit: Unit) -> bool:
     known = {i: jnp.asarray(array) for i, array in known.items()}
     (result,) = propagation.evaluate(unit._replace(nodes=nodes), [], known)
     expected = jnp.maximum(known[source], 0)
-    return bool(jnp.all(result == expected))
+    alike = bool(jnp.all(result == expected))
+  return alike and not (
+    _is_square(units, source) or _is_hard_sigmoid(units, unit)
+  )
+
+
+def _is_square(units: Units, number: int) -> bool:
+  """Says whether a value is of squares: negative by rounding only.
+
+  Sums and means of squares are, and the variance E[x^2] - E[x]^2.
+  """
+  maker = units.makers.get(number)
+  node = maker.nodes[-1] if maker is not None else None
+  if node is None or node.outputs != (number,):
+    return False
+  values = units.graph.values
+  name, (first, *others) = node.primitive, node.inputs
+  if name == "mul" and others == [first]:
+    return True
+  if name in ("add", "sub"):
+    return _is_square(units, first) and _is_square(units, others[0])
+  # Means are quotients by a count.
+  if name == "div" and values[others[0]].depends:
+    return False
+  if name == "integer_pow" and node.params["y"] % 2:
+    return False
+  return name in _SQUARES or (name in _KEEPING and _is_square(units, first))
+
+
+def _is_hard_sigmoid(units: Units, unit: Unit) -> bool:
+  """Says whether a capped rectifier has half its cap added before it."""
+  maker = units.makers.get(unit.inputs[0])
+  if maker is None or maker.primitive != "add":
+    return False
+  numbers = lambda node: [
+    units.graph.values[i].scalar
+    for i in node.inputs
+    if units.graph.values[i].scalar is not None
+  ]
+  caps = [c for node in unit.inside or unit.nodes for c in numbers(node)]
+  return any(s > 0 and 2 * s in caps for s in numbers(maker.nodes[-1]))
 
 
 def gradient_rule(

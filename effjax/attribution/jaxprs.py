@@ -46,6 +46,8 @@ _REPEATING = {
   "rem",
   "sub",
 }
+# Constants that are looked at: whether all entries are one number.
+_SMALL = range(1, 1 << 16)
 # What a constant stays through, though its shape may change.
 _KEEPS_SCALARS = {
   "broadcast_in_dim",
@@ -67,6 +69,7 @@ class Value(NamedTuple):
     sources: Names of the parameters that it depends on, "" for an array that f
       closes over; followed for values that do not depend on x.
     scalar: The number that all entries are, None if that is not known.
+    stopped: Whether it would depend on x but for `jax.lax.stop_gradient`.
   """
 
   shape: tuple[int, ...]
@@ -74,6 +77,7 @@ class Value(NamedTuple):
   depends: bool
   sources: tuple[str, ...] = ()
   scalar: Any = None
+  stopped: bool = False
 
 
 class Node(NamedTuple):
@@ -231,9 +235,14 @@ def _inline(
 
 
 def _constant(graph: Graph, value: Any, sources: tuple[str, ...]) -> int:
-  known = not isinstance(value, jax.core.Tracer) and np.size(value) == 1
   aval = jax.typeof(value)
-  scalar = np.asarray(value).reshape(())[()] if known else None
+  known = (
+    not isinstance(value, jax.core.Tracer)
+    and np.size(value) in _SMALL
+    and not jnp.issubdtype(aval.dtype, jax.dtypes.extended)
+  )
+  entries = np.unique(np.asarray(value)) if known else ()
+  scalar = entries[0] if len(entries) == 1 else None
   number = graph.add(Value(aval.shape, aval.dtype, False, sources, scalar))
   graph.constants[number] = value
   return number
@@ -254,6 +263,8 @@ def _append(
     jaxpr, constants = inner(eqn)
     outputs = _inline(graph, jaxpr, constants, inputs, options)
     if name in CUSTOM and any(depends):
+      # What is handed through has a derivative of its own too.
+      outputs = [_copy(graph, i) if i in inputs else i for i in outputs]
       graph.nodes.append(
         Node(name, eqn.params, inputs, tuple(outputs), evaluate, again=True)
       )
@@ -267,6 +278,7 @@ def _append(
       " integrated_gradients"
     )
   follows = any(depends) and not (name == "stop_gradient" and options.stops)
+  stopped = not follows and any(v.depends or v.stopped for v in known)
   sources = dict.fromkeys(s for value in known for s in value.sources)
   scalar = known[0].scalar if name in _KEEPS_SCALARS else None
   outputs = tuple(
@@ -277,6 +289,7 @@ def _append(
         follows,
         () if follows else tuple(sources),
         scalar,
+        stopped,
       )
     )
     for var in eqn.outvars
@@ -295,6 +308,12 @@ def _repeat(graph: Graph, number: int, shape: tuple[int, ...]) -> int:
   repeat = lambda x: [jnp.broadcast_to(x, shape)]
   node = Node("broadcast_in_dim", {}, (number,), (output,), repeat)
   graph.nodes.append(node)
+  return output
+
+
+def _copy(graph: Graph, number: int) -> int:
+  output = graph.add(graph.values[number])
+  graph.nodes.append(Node("copy", {}, (number,), (output,), lambda x: [x]))
   return output
 
 

@@ -148,7 +148,7 @@ def gradient_shap(
   """
   f, params, x, target = repeated.read(f, params, x, target)
   if baselines is None:
-    baselines = jnp.zeros_like(x[:1])
+    baselines = jnp.zeros((1, *x.shape[1:]), x.dtype)
   baselines = jnp.asarray(baselines, x.dtype)
   if baselines.shape[1:] != x.shape[1:] or not baselines.size:
     raise ValueError(

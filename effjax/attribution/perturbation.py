@@ -273,7 +273,7 @@ def of_groups(values: Array, groups: Array) -> Array:
   Returns:
     [B, ...].
   """
-  flat = groups.reshape(groups.shape[0], -1)
+  flat = groups.reshape(groups.shape[0], math.prod(groups.shape[1:]))
   return jnp.take_along_axis(values, flat, axis=1).reshape(groups.shape)
 
 

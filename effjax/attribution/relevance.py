@@ -29,7 +29,8 @@ class Composite(NamedTuple):
     convolution: The rule of convolutions; None if `paths` must cover all.
     linear: The rule of other layers, likewise.
     affine: "epsilon" if shifts, such as those of batch normalisation, absorb
-      relevance like a bias; "pass" if they do not.
+      relevance like a bias; "pass" if they do not, as those by a value of
+      `jax.lax.stop_gradient` never do.
     epsilon: The stabiliser of sums, means and shifts; 0 divides by 0 to 0.
     start: The relevance of the target's logit: "logit" itself or "one", which a
       negative logit shares out with the opposite signs.

@@ -1,6 +1,7 @@
 """Attribution by a sparse linear model fitted around an example."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -56,7 +57,8 @@ def lime(
       the shape of an example or of x.
     regression: A key of `REGRESSIONS`: "lasso" or "ridge".
     penalty: Its penalty, at least 0, see `lasso` and `ridge`.
-    width: Width of the kernel, above 0.
+    width: Width of the kernel in cosine distances, above 0. Where it is far
+      below those of the samples, only x itself counts: maps are 0.
     chunk_size: How many samples are evaluated together; None for all.
 
   Returns:
@@ -195,7 +197,7 @@ def _lime(
   regression,
   chunk_size,
 ):
-  flat = repeated.widen(x).reshape(x.shape[0], -1)
+  flat = repeated.widen(x).reshape(x.shape[0], math.prod(x.shape[1:]))
   size = jnp.linalg.norm(flat, axis=1)
 
   def sample(i):

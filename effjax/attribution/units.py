@@ -47,7 +47,16 @@ _SUMS = {
   "scatter-add",
   "sub",
 }
-_AFFINE = {"add", "add_any", "convert_element_type", "div", "mul", "neg", "sub"}
+_AFFINE = {
+  "add",
+  "add_any",
+  "convert_element_type",
+  "copy",
+  "div",
+  "mul",
+  "neg",
+  "sub",
+}
 _MAXIMA = {"max", "reduce_max", "reduce_window_max"}
 _MINIMA = {"min", "reduce_min", "reduce_window_min"}
 _PRODUCTS = {"conv_general_dilated", "dot_general", "mul"}
@@ -129,7 +138,7 @@ class Unit(NamedTuple):
     inputs: Numbers of the values that depend on x.
     outputs: Numbers of its results.
     nodes: Its operations.
-    shifts: Whether an affine unit adds something.
+    shifts: Whether an affine unit adds something that has no part of x.
     layer: What is known of a layer.
     inside: The operations in a function with a derivative of its own, which is
       one of the nodes.
@@ -272,7 +281,9 @@ def _entrywise(units: Units, node: Node, source: int, by_output: dict) -> Unit:
       nodes = (*maker.nodes, node)
       return Unit("elementwise", maker.inputs, node.outputs, nodes)
     return Unit("elementwise", (source,), node.outputs, (node,))
-  shifts = name in ("add", "add_any", "sub")
+  # What is stopped is no bias, such as the maximum that log_softmax subtracts.
+  stopped = any(units.graph.values[i].stopped for i in node.inputs)
+  shifts = name in ("add", "add_any", "sub") and not stopped
   if maker is not None and maker.kind == "affine":
     nodes, shifts = (*maker.nodes, node), shifts or maker.shifts
     return Unit("affine", maker.inputs, node.outputs, nodes, shifts)

@@ -15,8 +15,6 @@ import jax.numpy as jnp
 from effjax.metrics import counting
 
 Array = jax.Array
-# Keeps the share of a map without any mass at 0.
-_LEAST_MASS = 1e-30
 # Up to so many pixels, the product of any two parts of them is an int32.
 _EXACT_PIXELS = 92681
 
@@ -133,9 +131,12 @@ def mass_accuracy(maps: Any, masks: Any) -> Array:
   [0.75, 0.0]
   """
   maps, masks = _read(maps, masks, abs=True)
+  # Sums of very large and very small maps would leave the range of float32.
+  large = jnp.max(maps, axis=1, keepdims=True, initial=0) > 1
+  maps = maps * jnp.where(large, 2.0**-64, 2.0**64).astype(maps.dtype)
   inside = counting.long_sum(jnp.where(masks, maps, 0))
   whole = counting.long_sum(maps)
-  share = inside / jnp.maximum(whole, _LEAST_MASS)
+  share = inside / jnp.where(whole > 0, whole, 1)
   return _defined(share, maps, jnp.bool_(True))
 
 

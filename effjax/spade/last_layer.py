@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+_ROUNDING = 1e-6  # of float32, relative
+
 
 def sparse_head(
   features: jax.Array,
@@ -45,10 +47,11 @@ def sparse_head(
   """
   features = jnp.asarray(features, jnp.float32)
   labels = jnp.asarray(labels)
-  if features.ndim != 2 or labels.shape != features.shape[:1]:
+  integers = jnp.issubdtype(labels.dtype, jnp.integer)
+  if features.ndim != 2 or labels.shape != features.shape[:1] or not integers:
     raise ValueError(
-      "features must be [N, I] and labels [N], got shapes"
-      f" {features.shape} and {labels.shape}"
+      "features must be [N, I] and labels integers [N], got shapes"
+      f" {features.shape} and {labels.dtype}{list(labels.shape)}"
     )
   if strength < 0 or not 0 <= share <= 1 or steps < 1:
     raise ValueError(
@@ -68,8 +71,8 @@ def sparse_head(
 def _fit(features, labels, classes, steps, strength, share):
   mean = jnp.mean(features, axis=0, keepdims=True)
   deviation = jnp.std(features, axis=0, keepdims=True)
-  # A feature that never changes says nothing.
-  live = deviation > 0
+  # A feature that never changes but by rounding says nothing.
+  live = deviation > _ROUNDING * jnp.abs(mean)
   scale = jnp.where(live, deviation, 1.0)
   x = jnp.where(live, (features - mean) / scale, 0.0)
   targets = jax.nn.one_hot(labels, classes)

@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from effjax import attribution, metrics
+from effjax.attribution import copies
 from effjax.spade.tracing import trace
 from effjax.spade.tuning import Rules
 
@@ -35,7 +37,7 @@ def explanation_score(
     capture: As for `trace`, like `params`, `preprocess` and `options`.
     params: The parameters of the dense network.
     x: Images to calibrate on [B, H, W, C], as `augment` takes them.
-    target: The classes that are explained [B].
+    target: The classes that are explained [B], or one for all.
     method: `(f, params, x, target) -> maps like x`, such as
       `attribution.saliency`; the same object is compiled once.
     marks: Where each image shows what counts, bool [B, H, W], if that is known:
@@ -50,8 +52,9 @@ def explanation_score(
     `rules -> score`.
 
   Raises:
-    ValueError: If the marks are not of the shape of the images, or, once it is
-      called, as `trace`, the method and the metric do.
+    ValueError: If the marks are not of the shape of the images, or one has
+      none or nothing else, a target is out of range, or, once it is called, as
+      `trace`, the method and the metric do.
 
   >>> f = lambda w, x: x.reshape(len(x), -1) @ w["a"]
   >>> capture = lambda w, x: (f(w, x), {"a": x.reshape(len(x), -1)})
@@ -63,7 +66,7 @@ def explanation_score(
   >>> score(0.5)
   1.0
   """
-  x, target = jnp.asarray(x), jnp.asarray(target)
+  x = jnp.asarray(x)
   if marks is not None:
     marks = jnp.asarray(marks)
     if marks.shape != x.shape[:-1] or marks.dtype != jnp.bool_:
@@ -71,8 +74,16 @@ def explanation_score(
         f"marks must be bool {list(x.shape[:-1])} for images {list(x.shape)},"
         f" got {marks.dtype} {list(marks.shape)}"
       )
+    shares = np.asarray(marks).reshape(len(marks), -1).mean(axis=1)
+    for number, share in enumerate(shares):
+      if share in (0.0, 1.0):
+        raise ValueError(
+          f"{'all' if share else 'nothing'} of image {number} is marked: maps"
+          " of it cannot be judged"
+        )
   f = _logits(capture)
   inputs = x if preprocess is None else preprocess(x)
+  _, _, _, target = copies.read(f, params, inputs, target)
 
   def score(rules: Rules) -> float:
     traced = trace(

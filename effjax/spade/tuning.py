@@ -53,7 +53,7 @@ def tune(
 
   Raises:
     ValueError: If there are no layers, the grid is empty, not ascending or
-      without a sparsity, or nothing may be tried.
+      without a sparsity, nothing may be tried, or all scores are NaN.
 
   >>> score = lambda rules: -sum(abs((s or 0.0) - 0.9) for _, s in rules)
   >>> tune(score, ["a", "b"], grid=(None, 0.5, 0.9, 0.95)).rules
@@ -85,6 +85,11 @@ def tune(
       places = search.best([places, *around])
     if places == before or search.is_over():
       break
+  if search.scores[places] == float("-inf"):
+    raise ValueError(
+      f"none of the {len(search.scores)} choices of sparsities that were tried"
+      " has a score that is a number"
+    )
   history = [(search.rules(p), s) for p, s in search.scores.items()]
   return Tuned(search.rules(places), search.scores[places], history)
 

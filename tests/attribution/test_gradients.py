@@ -375,3 +375,18 @@ def test_mistakes_are_named():
 def test_maps_that_are_not_floating_are_named(how, kind):
   with pytest.raises(ValueError, match=r"maps must be .* floating .*\[2, 3\]"):
     attribution.reduce_channels(np.ones((2, 3), kind), how)
+
+
+def test_numbers_and_flags_among_the_parameters_are_kept():
+  def f(params, x):
+    if params["inference"]:
+      x = x.reshape(-1, params["rows"], 2).sum(axis=1)
+    return x * params["scale"] @ params["w"].astype(x.dtype)
+
+  params = {"w": jnp.eye(2), "inference": True, "rows": 2, "scale": 3.0}
+  x = jnp.ones((1, 4))
+  for method in (attribution.saliency, attribution.guided_backprop):
+    assert method(f, params, x, 0).tolist() == [[3.0, 0.0, 3.0, 0.0]]
+    # Equal, but of another type: the program is another one.
+    half = method(f, {**params, "scale": 3}, x.astype(jnp.bfloat16), 0)
+    assert half.dtype == jnp.bfloat16

@@ -155,3 +155,80 @@ def test_errors_name_the_primitive_and_the_way_out():
     attribution.guided_backprop(lambda w, x: w, x, x, 0)
   with pytest.raises(ValueError, match="target runs from 2"):
     attribution.deconvolution(lambda w, x: x @ w, jnp.eye(2), x, 2)
+
+
+class Normed(nn.Module):
+  """Two normalised layers, with rectifiers of their own."""
+
+  norm: str
+
+  @nn.compact
+  def __call__(self, x):
+    for _ in range(2):
+      x = nn.Conv(8, (3, 3))(x)
+      if self.norm == "group":
+        x = nn.GroupNorm(2)(x)
+      elif self.norm == "layer":
+        x = nn.LayerNorm()(x)
+      elif self.norm == "standardize":
+        x = jax.nn.standardize(x)
+      else:
+        x = x * jax.nn.hard_sigmoid(jnp.mean(x, axis=(1, 2), keepdims=True))
+      x = nn.relu(x)
+    return nn.Dense(3)(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("norm", ["group", "layer", "standardize", "gate"])
+def test_variances_and_gates_are_no_rectifiers(norm, method, monkeypatch):
+  model = Normed(norm)
+  x = jax.random.normal(jax.random.key(0), (2, 6, 6, 3))
+  params = model.init(jax.random.key(1), x)
+  target = jnp.array([0, 2])
+  maps = METHODS[method](model.apply, params, x, target)
+  monkeypatch.setattr(nn, "relu", replaced(method))
+  expected = gradient(model.apply, params, x, target)
+  scale = np.abs(expected).max()
+  assert scale > 1e-5
+  np.testing.assert_allclose(maps / scale, expected / scale, atol=1e-5)
+
+
+def test_a_masked_or_centred_variance_is_no_rectifier():
+  def f(w, x):
+    centred = x - jnp.mean(x, axis=1, keepdims=True)
+    variance = jnp.mean(centred * centred, axis=1, keepdims=True)
+    variance = variance + jnp.mean(jnp.abs(x), axis=1, keepdims=True)
+    return x * jnp.maximum(variance, 0) @ w
+
+  w, x = jnp.array([[1.0], [-2.0]]), jnp.array([[1.0, 3.0]])
+  maps = attribution.guided_backprop(f, w, x, 0)
+  np.testing.assert_allclose(maps, gradient(f, w, x, 0), rtol=1e-5)
+  # Odd powers and differences with a number may be negative.
+  for inner in (lambda x: x**3, lambda x: x * x - 2.0):
+    f = lambda w, x, inner=inner: jax.nn.relu(inner(x)) @ w
+    guided = attribution.guided_backprop(f, w, x[:, ::-1], 0)
+    assert guided[0, 0] > 0
+    assert guided[0, 1] == 0
+
+
+def test_zeros_of_an_array_make_a_rectifier():
+  zeros = np.zeros((1, 2), np.float32)
+  f = lambda w, x: jnp.maximum(x, zeros) @ w
+  w, x = jnp.array([[1.0], [-2.0]]), jnp.array([[1.0, 3.0]])
+  maps = attribution.guided_backprop(f, w, x, 0)
+  assert maps.tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_identity_keeps_its_own_derivative(method):
+  @jax.custom_vjp
+  def turned(x):
+    return x
+
+  turned.defvjp(lambda x: (x, None), lambda _, g: (-g,))
+  build = lambda relu: lambda w, x: turned(relu(turned(x)) @ w)
+  w, x = jnp.array([[1.0], [-2.0]]), jnp.array([[1.0, 3.0]])
+  maps = METHODS[method](build(jax.nn.relu), w, x, 0)
+  expected = gradient(build(replaced(method)), w, x, 0)
+  np.testing.assert_array_equal(maps, expected)
+  assert np.any(np.asarray(maps))

@@ -368,3 +368,15 @@ def test_other_mistakes_are_named():
     perturbation.grid((1, 4, 4, 1), 5)
   with pytest.raises(ValueError, match="cells must be a whole number"):
     perturbation.grid((1, 4, 4, 1), 2.5)
+
+
+def test_no_examples_have_no_maps():
+  f = lambda w, x: x.reshape(len(x), 48) @ w
+  w, x, target = jnp.ones((48, 2)), jnp.zeros((0, 4, 4, 3)), np.zeros(0, int)
+  groups = np.zeros((4, 4, 3), int)
+  for maps in (
+    attribution.lime(KEY, f, w, x, target),
+    attribution.feature_ablation(f, w, x, target, groups=groups),
+    attribution.gradient_shap(KEY, f, w, x, target),
+  ):
+    assert maps.shape == x.shape

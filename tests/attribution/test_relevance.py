@@ -419,3 +419,17 @@ def test_halves_do_not_overflow_where_a_sum_is_small(name):
     rules=name,
   )
   np.testing.assert_allclose(run(jnp.float16), run(jnp.float32), rtol=2e-2)
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "epsilon_plus"])
+def test_relevance_stays_in_bounds_through_log_softmax(rule):
+  f = lambda w, x: jax.nn.log_softmax(x @ w)
+  w, x = jnp.array([[1.0, 2.0], [3.0, -1.0]]), jnp.array([[1.0, 0.5]])
+  logits = f(w, x)
+  for target in range(2):
+    maps = attribution.lrp(f, w, x, target, rules=rule)
+    whole = float(logits[0, target]) if rule == "epsilon" else 1.0
+    np.testing.assert_allclose(jnp.sum(maps), whole, rtol=1e-4)
+  pooled = lambda w, x: jax.nn.logsumexp(x @ w, axis=1, keepdims=True)
+  maps = attribution.lrp(pooled, w, x, 0, rules="epsilon")
+  np.testing.assert_allclose(jnp.sum(maps), pooled(w, x)[0, 0], rtol=1e-4)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import threading
 
 import jax
@@ -123,6 +124,8 @@ def test_a_users_errors(tiny, picture, tmp_path, capsys, monkeypatch):
   assert "--copies must be from 1" in fails(name, model, "--copies=0")
   assert "must end in .png" in fails(name, model, "--output=x.txt")
   assert "in no directory" in fails(name, model, "--output=no/x.png")
+  if sys.platform == "linux":
+    assert "cannot be written" in fails(name, model, "--output=/proc/x.png")
   (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:60])
   assert "truncated or damaged" in fails("broken.png", model)
   lite0 = fails(name, f"--directory={tmp_path}")

@@ -362,3 +362,11 @@ def test_relative_to_a_map_of_nothing():
   key, x = jax.random.key(0), jnp.ones((2, 3))
   found = metrics.sensitivity(key, explain, x, relative=True)
   assert np.isnan(found).all()
+
+
+@pytest.mark.parametrize("size", [2e-38, 1e-32, 1.0, 3e38])
+def test_mass_of_maps_of_any_size(size):
+  maps = np.array([[size, -size, size, 0.0]], np.float32)
+  mask = np.array([[True, False, True, True]])
+  found = metrics.mass_accuracy(maps, mask)
+  np.testing.assert_allclose(found, [2 / 3], rtol=1e-6)

@@ -115,3 +115,37 @@ def test_marks_that_do_not_fit_are_named(net, marks):
     spade.explanation_score(
       KEY, capture, params, x, TARGET, attribution.saliency, marks=marks
     )
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_marks_that_tell_nothing_are_named(net, share):
+  _, capture, params, x = net
+  marks = np.zeros((3, 6, 5), bool)
+  marks[:, 2] = True
+  marks[1] = share
+  with pytest.raises(ValueError, match=r"(nothing|all) of image 1 is marked"):
+    spade.explanation_score(
+      KEY, capture, params, x, TARGET, attribution.saliency, marks=marks
+    )
+
+
+@pytest.mark.parametrize("target", [[0, 1, 10], [0, 1, -1], [0, 1], 0.5])
+def test_targets_that_are_none_are_named(net, target):
+  _, capture, params, x = net
+  marks = np.zeros((3, 6, 5), bool)
+  marks[:, 2] = True
+  with pytest.raises(ValueError, match="target"):
+    spade.explanation_score(
+      KEY, capture, params, x, target, attribution.saliency, marks=marks
+    )
+
+
+def test_one_target_for_all(net):
+  _, capture, params, x = net
+  one, each = (
+    spade.explanation_score(
+      KEY, capture, params, x, target, attribution.saliency, copies=2
+    )
+    for target in (1, [1, 1, 1])
+  )
+  assert one(RULES) == each(RULES)

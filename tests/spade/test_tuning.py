@@ -102,3 +102,8 @@ def test_bad_searches_are_named(layers, options, message):
 def test_a_grid_that_only_leaves_layers_alone_has_no_answer():
   with pytest.raises(ValueError, match="a sparsity above 0"):
     search(lambda rules: 0.0, grid=(None,))
+
+
+def test_scores_that_are_all_nan_are_no_answer():
+  with pytest.raises(ValueError, match=r"choices of sparsities .* number"):
+    search(lambda rules: math.nan, layers=["a"])

@@ -11,7 +11,14 @@ import numpy as np
 from effjax import pruning
 from effjax.models.capturing import Layer
 from effjax.spade.augmentation import augment as default_augment
-from effjax.spade.planning import Plan, Task, list_kernels, make_plan, met
+from effjax.spade.planning import (
+  Plan,
+  Task,
+  images,
+  list_kernels,
+  make_plan,
+  met,
+)
 
 Tree = Any
 Rules = float | Sequence[tuple[str, float | None]]
@@ -236,7 +243,7 @@ def _gram(task: Task, inputs: jax.Array) -> jax.Array:
   if not task.layer.is_convolution:
     return pruning.input_gram(inputs)
   return pruning.conv_input_gram(
-    inputs,
+    images(inputs),
     task.window,
     strides=task.layer.strides,
     padding=task.layer.padding,

@@ -288,12 +288,24 @@ def met(task: Task, inputs: jax.Array) -> jax.Array:
   if not task.layer.is_convolution:
     return inputs.reshape(-1, inputs.shape[-1])
   return pruning.conv_patches(
-    inputs,
+    images(inputs),
     task.window,
     strides=task.layer.strides,
     padding=task.layer.padding,
     dilation=task.layer.dilation,
   )
+
+
+def images(inputs: jax.Array) -> jax.Array:
+  """List what a convolution met, whatever numbers the images.
+
+  Args:
+    inputs: What was captured [..., H, W, C], of frames of videos for example.
+
+  Returns:
+    Images [N, H, W, C].
+  """
+  return inputs.reshape(-1, *inputs.shape[-3:])
 
 
 def _chunk(

@@ -373,3 +373,36 @@ def test_the_halves_of_a_trace_make_a_whole(net, traced):
     spade.prune_layers(params, found, [(".*", 0.5)])
   with pytest.raises(ValueError, match="solver must be"):
     spade.prune_layers(params, found, 0.5, solver="best")
+
+
+def test_frames_of_a_video_are_images():
+  """A linen convolution takes any number of axes before the images."""
+
+  class Video(nn.Module):
+    frames: bool
+
+    @nn.compact
+    def __call__(self, x):
+      if not self.frames:
+        x = x.reshape(-1, *x.shape[-3:])
+      x = nn.relu(nn.Conv(8, (3, 3), name="wide")(x))
+      x = nn.Conv(4, (3, 3), strides=2, name="narrow")(x)
+      return nn.Dense(3, name="head")(
+        x.reshape(-1, 2, *x.shape[-3:]).mean((1, 2, 3))
+      )
+
+  x = jax.random.normal(KEY, (2, 2, 6, 6, 3))
+  variables = Video(True).init(KEY, x)
+  found = [
+    spade.trace(
+      KEY,
+      models.capture(Video(frames), variables),
+      variables["params"],
+      x,
+      [("wide/.*", 0.5), (".*", 0.8)],
+      copies=2,
+      augment=None,
+    )
+    for frames in (True, False)
+  ]
+  jax.tree.map(np.testing.assert_array_equal, *found)

@@ -25,17 +25,15 @@ from effjax.attribution.units import Unit, Units, group
 Array = jax.Array
 Model = repeated.Model
 
-_SQUARES = {"abs", "integer_pow", "square"}
+_ADDING = {"reduce_sum", "reduce_window_sum"}
 # A sum of squares, or squares in another place, are squares again.
 _KEEPING = {
   "broadcast_in_dim",
   "convert_element_type",
-  "div",
-  "reduce_sum",
-  "reduce_window_sum",
   "reshape",
   "squeeze",
   "transpose",
+  *_ADDING,
 }
 _PROBES = np.array([-1e4, -7.0, -1.5, -0.25, 0.0, 0.25, 0.75])
 
@@ -162,27 +160,37 @@ def is_rectifier(units: Units, unit: Unit) -> bool:
   )
 
 
-def _is_square(units: Units, number: int) -> bool:
+def _is_square(units: Units, number: int, summed: bool = False) -> bool:
   """Says whether a value is of squares: negative by rounding only.
 
   Sums and means of squares are, and the variance E[x^2] - E[x]^2.
+
+  Args:
+    units: The model.
+    number: The value.
+    summed: Whether squares count only once they are summed up.
+
+  Returns:
+    Whether it is, as far as its operations show.
   """
   maker = units.makers.get(number)
   node = maker.nodes[-1] if maker is not None else None
   if node is None or node.outputs != (number,):
     return False
-  values = units.graph.values
   name, (first, *others) = node.primitive, node.inputs
-  if name == "mul" and others == [first]:
-    return True
   if name in ("add", "sub"):
-    return _is_square(units, first) and _is_square(units, others[0])
+    # The difference of two squares may well be negative, unless one is a mean.
+    return _is_square(units, others[0]) and _is_square(
+      units, first, summed or name == "sub"
+    )
   # Means are quotients by a count.
-  if name == "div" and values[others[0]].depends:
-    return False
-  if name == "integer_pow" and node.params["y"] % 2:
-    return False
-  return name in _SQUARES or (name in _KEEPING and _is_square(units, first))
+  if name in _KEEPING or (
+    name == "div" and not units.graph.values[others[0]].depends
+  ):
+    return _is_square(units, first, summed and name not in _ADDING)
+  even = name == "integer_pow" and node.params["y"] % 2 == 0
+  square = name == "square" or even or (name == "mul" and others == [first])
+  return square and not summed
 
 
 def _is_hard_sigmoid(units: Units, unit: Unit) -> bool:

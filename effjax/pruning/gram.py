@@ -40,7 +40,7 @@ def input_gram(x: jax.Array) -> jax.Array:
   x = jnp.asarray(x)
   if not x.ndim:
     raise ValueError("input_gram needs inputs [..., I], got a single number")
-  flat = _wide(x).reshape(-1, x.shape[-1])
+  flat = _wide(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
   return jnp.matmul(flat.T, flat, precision=_EXACT)
 
 

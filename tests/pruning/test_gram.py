@@ -184,3 +184,7 @@ def test_spellings_of_a_geometry():
   wanted = gram((3, 3), ((1, 1), (2, 2)))
   np.testing.assert_array_equal(gram(np.int64(3), (1, 2)), wanted)
   np.testing.assert_array_equal(gram(3, 1), gram(3, ((1, 1), (1, 1))))
+
+
+def test_no_columns_make_an_empty_gram_matrix():
+  assert pruning.input_gram(jnp.ones((2, 0))).shape == (0, 0)

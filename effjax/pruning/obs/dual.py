@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from effjax import arguments
+from effjax.pruning.counts import is_traced
 from effjax.pruning.gram import input_gram
 from effjax.pruning.obs.factor import upper_factor
 from effjax.pruning.obs.solution import (
   Solution,
+  check_damping,
   check_finite,
   factored,
   mean_pivot,
@@ -41,6 +42,9 @@ from effjax.pruning.obs.sweep import (
 from effjax.pruning.scores import check_convention
 
 _EXACT = lax.Precision.HIGHEST
+# In float32 what C^-1 loses to rounding grows with 1 / damping; from here on
+# masks and losses are those of float64 as nearly as those of `sparsegpt`.
+_LEAST_DAMPING = 1e-3
 
 
 def sparsegpt_from_inputs(
@@ -57,8 +61,9 @@ def sparsegpt_from_inputs(
   """Prune a layer by `sparsegpt`, from its inputs, not their Gram matrix.
 
   With no more inputs than a third of the columns the Gram matrix is never
-  formed: that costs about I M^2 + O I M instead of I^3 / 3 + O I^2. Otherwise
-  this is `sparsegpt` of `pruning.input_gram`. Both find the same solution.
+  formed: that costs about I M^2 + O I M instead of I^3 / 3 + O I^2. Otherwise,
+  and in float32 with a damping that is traced or below 1e-3, this is
+  `sparsegpt` of `pruning.input_gram`. Both find the same solution.
 
   Args:
     w: Weights [O, I].
@@ -66,8 +71,7 @@ def sparsegpt_from_inputs(
     sparsity: Share to prune in every block of columns, a number or traced.
     n_m: Instead, (kept, of): so many of every `of` neighbours of a row.
     mask_block: Columns whose entries are chosen together, in all rows.
-    damping: As in `sparsegpt`; fewer inputs than columns need some, and 0 is
-      raised to 1e-6 or more.
+    damping: As in `sparsegpt`; fewer inputs than columns need some.
     convention: As in `sparsegpt`.
     transposed: Whether the weights are [I, O], and so the solution.
 
@@ -82,7 +86,7 @@ def sparsegpt_from_inputs(
   [[True, False, False, True]]
   """
   check_convention(convention)
-  arguments.finite("damping", damping, 0)
+  check_damping(damping)
   w, inputs = jnp.asarray(w), jnp.asarray(inputs)
   shape = w.shape[::-1] if transposed else w.shape
   if w.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != shape[1]:
@@ -96,7 +100,8 @@ def sparsegpt_from_inputs(
   double = jnp.float64 in (w.dtype, inputs.dtype)
   dtype = jnp.float64 if double else jnp.float32
   w, inputs = w.astype(dtype), inputs.astype(dtype)
-  if not 0 < 3 * inputs.shape[0] <= shape[1]:
+  precise = double or (not is_traced(damping) and damping >= _LEAST_DAMPING)
+  if not (precise and 0 < 3 * inputs.shape[0] <= shape[1]):
     return sparsegpt(
       w,
       input_gram(inputs),
@@ -139,6 +144,7 @@ def _solve(
   corners = jnp.where(good, corners, eye)
   inverses = jnp.where(good, inverses, eye)
   moves = jnp.where(good, moves, 0.0)
+  met = jnp.where(good, met, 0.0)
   couplings, diagonals = coupled(corners, inverses)
   sweep = functools.partial(
     sweep_super_block, block=block, in_rows=in_rows, convention=convention

@@ -23,9 +23,12 @@ from effjax.pruning.allocation import check_sparsity
 from effjax.pruning.counts import is_traced
 from effjax.pruning.obs.factor import lower_factor
 from effjax.pruning.obs.solution import (
+  TRIES,
   Solution,
+  check_damping,
   check_n_m,
   check_operands,
+  check_share,
   factored,
   kept_entries,
   mean_pivot,
@@ -85,7 +88,7 @@ def exact_obs(
   [[True, False]]
   """
   check_convention(convention)
-  arguments.finite("damping", damping, 0)
+  check_damping(damping)
   w, gram = check_operands(w, gram)
   rows, columns = w.shape
   if (sparsity is None) == (n_m is None):
@@ -124,7 +127,7 @@ def _removed(size: int, sparsity: Any, scope: str, convention: str) -> Any:
   more = int(scope == "columns")
   if not is_traced(sparsity):
     return min(math.ceil(size * check_sparsity(sparsity)) + more, size)
-  share = jnp.clip(sparsity.astype(jnp.float32), 0.0, 1.0)
+  share = check_share(sparsity)
   removed = jnp.ceil(share * np.float32(size)).astype(jnp.int32) + more
   return jnp.minimum(removed, size)
 
@@ -167,8 +170,59 @@ def _solve(w, gram, limits, damping, *, block, steps, kind, convention):
   start = jnp.where(dead[None, :], 0.0, w)
   # What the published code adds where a matrix cannot be factored is 1.
   least = 1.0 / mean if convention == "reference" else 0.01
-  inverse, damping = _inverse(gram, mean, damping, least)
-  rows, columns = w.shape
+  solve = functools.partial(
+    _solve_damped,
+    start,
+    gram,
+    dead,
+    limits,
+    block=block,
+    steps=steps,
+    kind=kind,
+  )
+
+  # A matrix that can just be inverted may have parts that, by rounding, cannot.
+  def again(carry):
+    tried, damping, _ = carry
+    more = jnp.maximum(damping * 10.0, least)
+    inverse, damping = _inverse(
+      gram, mean, jnp.where(tried == 0, damping, more), least
+    )
+    return tried + 1, damping, solve(inverse, damping * mean)
+
+  def spoilt(carry):
+    tried, _, (weights, _, _) = carry
+    finite = jnp.all(jnp.isfinite(weights))
+    return (tried == 0) | (~finite & (tried < TRIES))
+
+  nothing = start, jnp.zeros(w.shape, bool), jnp.zeros((), w.dtype)
+  _, damping, (weights, mask, loss) = lax.while_loop(
+    spoilt, again, (jnp.int32(0), damping, nothing)
+  )
+  loss = jnp.where(jnp.isfinite(damping), loss, jnp.nan)
+  return weights, mask, loss, damping
+
+
+def _solve_damped(
+  start, gram, dead, limits, inverse, ridge, *, block, steps, kind
+):
+  """Solve with the inverse of a damped Gram matrix.
+
+  Args:
+    start: Weights [O, I], 0 in dead columns.
+    gram: Gram matrix [I, I].
+    dead: Which columns have no inputs, bool [I].
+    limits: See `_solve`.
+    inverse: The inverse [I, I].
+    ridge: What was added to the diagonal, []; infinite where nothing helped.
+    block: See `_solve`.
+    steps: See `_solve`.
+    kind: See `_solve`.
+
+  Returns:
+    Weights, mask and loss.
+  """
+  rows, columns = start.shape
   follow = functools.partial(
     _follow,
     inverse,
@@ -178,7 +232,7 @@ def _solve(w, gram, limits, damping, *, block, steps, kind, convention):
   )
   # Rows that are followed at once, each with its own inverse.
   chunk = min(max(1, _NUMBERS // (columns * columns)), rows)
-  losses = jnp.zeros((rows, steps), w.dtype)
+  losses = jnp.zeros((rows, steps), start.dtype)
   if not steps:
     order = jnp.zeros((rows, 0), jnp.int32)
   elif kind == "columns":
@@ -198,9 +252,9 @@ def _solve(w, gram, limits, damping, *, block, steps, kind, convention):
     rank, order
   )
   mask = jnp.repeat(rank >= taken[:, None], block, axis=1) & ~dead[None, :]
-  eye = jnp.eye(columns, dtype=w.dtype)
-  damped = gram + eye * (jnp.where(jnp.isfinite(damping), damping, 0.0) * mean)
-  damped = jnp.where(jnp.isfinite(damping), damped, eye)
+  eye = jnp.eye(columns, dtype=start.dtype)
+  damped = gram + eye * jnp.where(jnp.isfinite(ridge), ridge, 0.0)
+  damped = jnp.where(jnp.isfinite(ridge), damped, eye)
   settle = functools.partial(_settle, damped)
   if kind == "columns":
     weights = settle(start, mask[0])
@@ -210,9 +264,7 @@ def _solve(w, gram, limits, damping, *, block, steps, kind, convention):
     )[:, 0]
   change = start - weights
   bent = jnp.matmul(change, damped, precision=_EXACT)
-  loss = 0.5 * jnp.sum(change * bent)
-  loss = jnp.where(jnp.isfinite(damping), loss, jnp.nan)
-  return weights, mask, loss, damping
+  return weights, mask, 0.5 * jnp.sum(change * bent)
 
 
 def _inverse(gram, mean, damping, least):
@@ -256,6 +308,8 @@ def _follow(inverse, w, *, block, steps, limits):
       scores = jnp.sum(jnp.square(parts[:, 0]), axis=1) / tiles[:, 0, 0]
     else:
       scores = jnp.sum(parts * jnp.linalg.solve(tiles, parts), axis=(1, 2))
+    # What is too large for a number may still go, what is barred may not.
+    scores = jnp.minimum(scores, jnp.finfo(scores.dtype).max)
     barred = gone
     if limits is not None:
       group = every * block // limits[0]

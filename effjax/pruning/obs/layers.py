@@ -82,6 +82,11 @@ def prune_tree(
         f"{name!r} has shape {leaf.shape}; kernels [I, O] and [kh, kw, I, O]"
         " can be pruned: narrow where="
       )
+    if not trees.is_floating(leaf):
+      raise ValueError(
+        f"{name!r} is of {leaf.dtype}; what stays is changed, so kernels must"
+        " be floating"
+      )
     matrix = kernel_to_matrix(leaf)
     if gram.shape != (matrix.shape[1],) * 2:
       raise ValueError(
@@ -95,7 +100,7 @@ def prune_tree(
       solution = sparsegpt(
         matrix,
         gram,
-        None if n_m is not None else shares[i],
+        shares[i],
         n_m=n_m,
         mask_block=block,
         damping=damping,

@@ -13,7 +13,7 @@ from effjax import arguments
 from effjax.pruning.allocation import check_sparsity
 from effjax.pruning.counts import is_traced, static_kept
 
-_TRIES = 5  # factorisations, each with ten times the damping
+TRIES = 5  # factorisations, each with ten times the damping
 
 
 class Solution(NamedTuple):
@@ -59,6 +59,8 @@ def check_operands(
       f"the weights must be {order} and the Gram matrix [I, I], got shapes"
       f" {w.shape} and {gram.shape}"
     )
+  if any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in (w, gram)):
+    raise ValueError("weights and Gram matrices must be real")
   check_finite(w, "the weights hold", "weights")
   check_finite(gram, "the Gram matrix holds", "inputs")
   double = jnp.float64 in (w.dtype, gram.dtype)
@@ -92,6 +94,41 @@ def check_finite(x: jax.Array, what: str, where: str) -> None:
 def _is_finite(x: jax.Array) -> jax.Array:
   # Sums are faster than a search: 0 times what is not finite is NaN.
   return jnp.isfinite(jnp.sum(x * 0))
+
+
+def check_damping(damping: Any) -> None:
+  """Reject a damping that is no number of at least 0; a traced one may be.
+
+  Args:
+    damping: What is added to the diagonal, as a share of its mean.
+
+  Raises:
+    ValueError: If it is an array, negative or not finite.
+  """
+  arguments.finite("damping", damping, 0)
+  if np.ndim(damping):
+    raise ValueError(
+      f"damping must be one number, got an array of shape {np.shape(damping)}"
+    )
+
+
+def check_share(sparsity: jax.Array) -> jax.Array:
+  """Reject a traced sparsity that is no number.
+
+  Args:
+    sparsity: The share to prune.
+
+  Returns:
+    The share from 0 to 1, float32 [].
+
+  Raises:
+    ValueError: If it has axes.
+  """
+  if sparsity.ndim:
+    raise ValueError(
+      f"a traced sparsity must be one number, got shape {sparsity.shape}"
+    )
+  return jnp.clip(sparsity.astype(jnp.float32), 0.0, 1.0)
 
 
 def check_n_m(n_m: tuple[int, int], inputs: int) -> tuple[int, int]:
@@ -140,7 +177,7 @@ def kept_entries(size: int, sparsity: Any, convention: str) -> Any:
       return static_kept(size, sparsity, "exact")
     check_sparsity(sparsity)
     return size - min(math.floor(size * float(sparsity)), size - 1)
-  share = jnp.clip(sparsity.astype(jnp.float32), 0.0, 1.0)
+  share = check_share(sparsity)
   half = 0.5 if convention == "exact" else 0.0
   pruned = jnp.floor(share * np.float32(size) + np.float32(half))
   pruned = pruned.astype(jnp.int32)
@@ -178,7 +215,7 @@ def factored(
   _, shapes = jax.eval_shape(attempt, damping)
   nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   _, damping, good, factor = lax.while_loop(
-    lambda carry: ~carry[2] & (carry[0] < _TRIES),
+    lambda carry: ~carry[2] & (carry[0] < TRIES),
     again,
     (jnp.int32(0), damping, jnp.zeros((), bool), nothing),
   )

@@ -26,6 +26,7 @@ from effjax.pruning.obs.choice import largest, largest_of_few
 from effjax.pruning.obs.factor import factor_rows
 from effjax.pruning.obs.solution import (
   Solution,
+  check_damping,
   check_n_m,
   check_operands,
   factored,
@@ -82,7 +83,7 @@ def sparsegpt(
   [[True, False]]
   """
   check_convention(convention)
-  arguments.finite("damping", damping, 0)
+  check_damping(damping)
   w, gram = check_operands(w, gram, transposed=transposed)
   shape = w.shape[::-1] if transposed else w.shape
   counts, block = plan(shape, sparsity, n_m, mask_block, convention)

@@ -134,3 +134,41 @@ def test_many_inputs_are_summed_up():
 def test_mistakes(arguments, words):
   with pytest.raises(ValueError, match=words):
     obs.sparsegpt_from_inputs(np.ones((2, 8)), **arguments)
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-5, 1e-4, 1e-3, 0.01])
+def test_little_damping_of_inputs_with_a_large_mean(damping):
+  """One strong direction, of which little is left after the first columns."""
+  rng = np.random.default_rng(0)
+  inputs = (3.0 + 0.1 * rng.normal(size=(60, 300))).astype(np.float32)
+  w = rng.normal(size=(8, 300)).astype(np.float32)
+  found, primal = both(w, inputs, 0.5, damping=damping)
+  for solution in (found, primal):
+    change = (w - np.asarray(solution.weights)).astype(np.float64)
+    outputs = np.sum(np.square(change @ inputs.T.astype(np.float64)))
+    ridge = float(solution.damping) * np.mean(np.square(inputs)) * 60
+    loss = 0.5 * (outputs + ridge * np.sum(np.square(change)))
+    np.testing.assert_allclose(solution.loss, loss, rtol=0.2)
+    assert loss < 1000  # 32,000 where nothing is compensated
+  assert float(found.damping) == float(primal.damping)
+
+
+def test_inputs_that_are_traced_and_not_finite_leave_magnitudes():
+  w = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+  inputs = np.ones((2, 8), np.float32)
+  inputs[0, 0] = np.nan
+  found = jax.jit(lambda x: obs.sparsegpt_from_inputs(w, x, 0.5))(inputs)
+  assert np.isinf(found.damping)
+  np.testing.assert_array_equal(found.weights, np.where(found.mask, w, 0.0))
+  assert found.mask.sum() == 12
+  order = np.sort(np.abs(w), axis=None)
+  np.testing.assert_array_equal(found.mask, np.abs(w) >= order[12])
+
+
+def test_a_damping_that_is_traced():
+  w, inputs = low_rank()
+  solve = lambda d: obs.sparsegpt_from_inputs(w, inputs, 0.5, damping=d)
+  found = jax.vmap(solve)(jnp.array([1e-4, 0.01], jnp.float32))
+  for i, damping in enumerate((1e-4, 0.01)):
+    mask = solve(damping).mask
+    assert np.mean(mask != found.mask[i]) < 0.01

@@ -271,3 +271,38 @@ def test_the_reference_adds_one_to_what_cannot_be_factored():
     np.testing.assert_allclose(
       weights, row - inverse[:, gone] @ shares, atol=1e-5
     )
+
+
+def test_columns_that_are_twice_there_never_give_nan():
+  """The whole can be inverted by rounding, and a part of it then not."""
+  raised = 0
+  for seed in (84, *range(20)):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(12, 2)).astype(np.float32)
+    x = np.concatenate([x, x], axis=1)
+    w = rng.normal(size=(4, 4)).astype(np.float32)
+    found = obs.exact_obs(w, x.T @ x, 0.5)
+    assert np.isfinite(found.weights).all()
+    assert np.isfinite(found.loss)
+    assert found.mask.sum() == 8
+    raised += float(found.damping) > 0
+  assert raised
+
+
+def test_squares_that_overflow_are_counted():
+  w = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+  for scale in (1.0, 1e20):
+    found = obs.exact_obs(w * np.float32(scale), np.eye(6, dtype=w.dtype), 0.5)
+    assert found.mask.sum() == 12
+
+
+@pytest.mark.parametrize("solve", [obs.exact_obs, obs.sparsegpt])
+def test_numbers_with_axes_are_named(solve):
+  w, gram = np.ones((2, 8), np.float32), np.eye(8, dtype=np.float32)
+  with pytest.raises(ValueError, match=r"damping must be one number.*\(1,\)"):
+    solve(w, gram, 0.5, damping=np.array([0.01]))
+  for size in (1, 2):
+    with pytest.raises(ValueError, match="sparsity must be one number"):
+      jax.jit(lambda s: solve(w, gram, s))(jnp.ones(size))
+  with pytest.raises(ValueError, match="must be real"):
+    solve(w * 1j, gram, 0.5)

@@ -89,3 +89,8 @@ def test_mistakes(network):
     obs.prune_tree(params, grams, 0.5, mask_block=0)
   with pytest.raises(ValueError, match="damping must be a finite number"):
     obs.prune_tree(params, grams, 0.5, damping=-1.0)
+  with pytest.raises(ValueError, match="'conv/kernel': give either a sparsity"):
+    obs.prune_tree(params, grams, 0.5, n_m=(2, 4))
+  whole = jax.tree.map(lambda x: x.astype(jnp.int32), params)
+  with pytest.raises(ValueError, match="'conv/kernel' is of int32"):
+    obs.prune_tree(whole, grams, 0.5)

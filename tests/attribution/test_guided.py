@@ -178,8 +178,15 @@ class Normed(nn.Module):
     return nn.Dense(3)(x.mean((1, 2)))
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("norm", ["group", "layer", "standardize", "gate"])
+@pytest.mark.parametrize(
+  ("norm", "method"),
+  [
+    ("group", "guided"),
+    ("layer", "deconvolution"),
+    ("standardize", "guided"),
+    ("gate", "deconvolution"),
+  ],
+)
 def test_variances_and_gates_are_no_rectifiers(norm, method, monkeypatch):
   model = Normed(norm)
   x = jax.random.normal(jax.random.key(0), (2, 6, 6, 3))

@@ -36,7 +36,12 @@ def ours(predictions, **options):
 
 @pytest.mark.parametrize(
   ("rows", "attributes", "noise"),
-  [(300, 6, 3.0), (300, 6, 1.0), (300, 6, 0.1), (2000, 40, 0.3)],
+  [
+    (300, 6, 3.0),
+    (300, 6, 1.0),
+    (300, 6, 0.1),
+    pytest.param(2000, 40, 0.3, marks=pytest.mark.slow),
+  ],
 )
 def test_equals_scikit_learn(rows, attributes, noise):
   predictions = correlated(rows, attributes, 0, noise)

@@ -94,7 +94,9 @@ def test_a_token_ends_a_text():
   assert found[1].reason == "eos"
 
 
-@pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.parametrize(
+  "scan_layers", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_texts_that_have_ended_are_left_out(monkeypatch, scan_layers):
   """The others go on as if those were still there."""
   module, params = MODEL, PARAMS

@@ -100,7 +100,8 @@ def sparsegpt_from_inputs(
   double = jnp.float64 in (w.dtype, inputs.dtype)
   dtype = jnp.float64 if double else jnp.float32
   w, inputs = w.astype(dtype), inputs.astype(dtype)
-  precise = double or (not is_traced(damping) and damping >= _LEAST_DAMPING)
+  known = not is_traced(damping)
+  precise = double or (known and float(damping) >= _LEAST_DAMPING)
   if not (precise and 0 < 3 * inputs.shape[0] <= shape[1]):
     return sparsegpt(
       w,

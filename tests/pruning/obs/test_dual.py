@@ -165,6 +165,13 @@ def test_inputs_that_are_traced_and_not_finite_leave_magnitudes():
   np.testing.assert_array_equal(found.mask, np.abs(w) >= order[12])
 
 
+def test_a_known_damping_inside_a_traced_function():
+  w, inputs = low_rank()
+  damping = jnp.float32(0.01)
+  solve = lambda x: obs.sparsegpt_from_inputs(w, x, 0.5, damping=damping)
+  np.testing.assert_array_equal(jax.jit(solve)(inputs).mask, solve(inputs).mask)
+
+
 def test_a_damping_that_is_traced():
   w, inputs = low_rank()
   solve = lambda d: obs.sparsegpt_from_inputs(w, inputs, 0.5, damping=d)

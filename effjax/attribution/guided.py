@@ -183,11 +183,14 @@ def _is_square(units: Units, number: int, summed: bool = False) -> bool:
     return _is_square(units, others[0]) and _is_square(
       units, first, summed or name == "sub"
     )
-  # Means are quotients by a count.
-  if name in _KEEPING or (
-    name == "div" and not units.graph.values[others[0]].depends
-  ):
-    return _is_square(units, first, summed and name not in _ADDING)
+  values = units.graph.values
+  moving = [i for i in node.inputs if values[i].depends]
+  # Means are quotients by a count, and those of a part choose between it and 0.
+  mean = name == "div" and moving == [first]
+  part = name == "select_n" and len(moving) == 1
+  part = part and any(values[i].scalar == 0 for i in others)
+  if mean or part or name in _KEEPING:
+    return _is_square(units, moving[0], summed and name not in _ADDING)
   even = name == "integer_pow" and node.params["y"] % 2 == 0
   square = name == "square" or even or (name == "mul" and others == [first])
   return square and not summed

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effjax import arguments
 from effjax.metrics import columns, counting, ranking
 
 Array = jax.Array
@@ -117,11 +118,8 @@ def precision_at_recall(
   >>> precision_at_recall(scores, labels, (0.5, 0.75, 0.98)).tolist()
   [0.5, nan, 0.5]
   """
-  try:
-    wanted = np.asarray(recalls, np.float64)
-  except (TypeError, ValueError):
-    wanted = np.asarray(np.nan)
-  if wanted.ndim != 1 or not np.all((wanted >= 0) & (wanted <= 1)):
+  wanted = np.asarray(arguments.finite("recalls", recalls, 0), np.float64)
+  if wanted.ndim != 1 or np.any(wanted > 1):
     raise ValueError(
       f"recalls must be numbers between 0 and 1, got {recalls!r}."
     )

@@ -14,7 +14,7 @@ from effjax.spade.augmentation import augment as default_augment
 from effjax.spade.planning import (
   Plan,
   Task,
-  images,
+  as_images,
   list_kernels,
   make_plan,
   met,
@@ -243,7 +243,7 @@ def _gram(task: Task, inputs: jax.Array) -> jax.Array:
   if not task.layer.is_convolution:
     return pruning.input_gram(inputs)
   return pruning.conv_input_gram(
-    images(inputs),
+    as_images(inputs),
     task.window,
     strides=task.layer.strides,
     padding=task.layer.padding,

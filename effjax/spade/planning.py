@@ -288,7 +288,7 @@ def met(task: Task, inputs: jax.Array) -> jax.Array:
   if not task.layer.is_convolution:
     return inputs.reshape(-1, inputs.shape[-1])
   return pruning.conv_patches(
-    images(inputs),
+    as_images(inputs),
     task.window,
     strides=task.layer.strides,
     padding=task.layer.padding,
@@ -296,7 +296,7 @@ def met(task: Task, inputs: jax.Array) -> jax.Array:
   )
 
 
-def images(inputs: jax.Array) -> jax.Array:
+def as_images(inputs: jax.Array) -> jax.Array:
   """List what a convolution met, whatever numbers the images.
 
   Args:

@@ -200,7 +200,19 @@ def test_variances_and_gates_are_no_rectifiers(norm, method, monkeypatch):
   np.testing.assert_allclose(maps / scale, expected / scale, atol=1e-5)
 
 
-def test_a_masked_or_centred_variance_is_no_rectifier():
+def test_a_variance_of_a_part_is_no_rectifier():
+  mask = jnp.array([[True, True, False]])
+
+  def f(w, x):
+    mean = lambda x: jnp.mean(x, axis=1, keepdims=True, where=mask)
+    return x * jnp.maximum(mean(jnp.square(x)) - jnp.square(mean(x)), 0) @ w
+
+  w, x = jnp.array([[1.0], [-2.0], [1.0]]), jnp.array([[1.0, 3.0, 2.0]])
+  maps = attribution.guided_backprop(f, w, x, 0)
+  np.testing.assert_allclose(maps, gradient(f, w, x, 0), rtol=1e-5)
+
+
+def test_sums_of_squares_are_no_rectifiers():
   def f(w, x):
     centred = x - jnp.mean(x, axis=1, keepdims=True)
     variance = jnp.mean(centred * centred, axis=1, keepdims=True)

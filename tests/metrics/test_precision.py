@@ -214,7 +214,7 @@ def test_no_column_at_all():
 def test_recalls_that_are_none_are_named(recalls):
   logits = np.zeros((3, 1), np.float32)
   labels = np.array([[True], [False], [True]])
-  with pytest.raises(ValueError, match="recalls must be numbers"):
+  with pytest.raises(ValueError, match="recalls must be"):
     metrics.label_table(logits, labels, recalls=recalls)
 
 

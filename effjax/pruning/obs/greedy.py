@@ -23,7 +23,6 @@ from effjax.pruning.allocation import check_sparsity
 from effjax.pruning.counts import is_traced
 from effjax.pruning.obs.factor import lower_factor
 from effjax.pruning.obs.solution import (
-  TRIES,
   Solution,
   check_damping,
   check_n_m,
@@ -181,24 +180,13 @@ def _solve(w, gram, limits, damping, *, block, steps, kind, convention):
     kind=kind,
   )
 
+  def attempt(damping):
+    inverse, damping = _inverse(gram, mean, damping, least)
+    found = solve(inverse, damping * mean)
+    return jnp.all(jnp.isfinite(found[0])), (*found, damping)
+
   # A matrix that can just be inverted may have parts that, by rounding, cannot.
-  def again(carry):
-    tried, damping, _ = carry
-    more = jnp.maximum(damping * 10.0, least)
-    inverse, damping = _inverse(
-      gram, mean, jnp.where(tried == 0, damping, more), least
-    )
-    return tried + 1, damping, solve(inverse, damping * mean)
-
-  def spoilt(carry):
-    tried, _, (weights, _, _) = carry
-    finite = jnp.all(jnp.isfinite(weights))
-    return (tried == 0) | (~finite & (tried < TRIES))
-
-  nothing = start, jnp.zeros(w.shape, bool), jnp.zeros((), w.dtype)
-  _, damping, (weights, mask, loss) = lax.while_loop(
-    spoilt, again, (jnp.int32(0), damping, nothing)
-  )
+  (weights, mask, loss, damping), _ = factored(attempt, damping, least)
   loss = jnp.where(jnp.isfinite(damping), loss, jnp.nan)
   return weights, mask, loss, damping
 

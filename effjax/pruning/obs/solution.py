@@ -13,7 +13,7 @@ from effjax import arguments
 from effjax.pruning.allocation import check_sparsity
 from effjax.pruning.counts import is_traced, static_kept
 
-TRIES = 5  # factorisations, each with ten times the damping
+_TRIES = 5  # factorisations, each with ten times the damping
 
 
 class Solution(NamedTuple):
@@ -215,7 +215,7 @@ def factored(
   _, shapes = jax.eval_shape(attempt, damping)
   nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   _, damping, good, factor = lax.while_loop(
-    lambda carry: ~carry[2] & (carry[0] < TRIES),
+    lambda carry: ~carry[2] & (carry[0] < _TRIES),
     again,
     (jnp.int32(0), damping, jnp.zeros((), bool), nothing),
   )
